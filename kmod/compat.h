@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The only place that looks at the kernel's version number. */
+#ifndef _KLPCTL_COMPAT_H
+#define _KLPCTL_COMPAT_H
+
+#include <linux/device/class.h>
+#include <linux/livepatch.h>
+#include <linux/version.h>
+
+/* 1aaba11da9aa ("driver core: class: remove module * from class_create()"), 6.4 */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define klpctl_class_create(name) class_create(THIS_MODULE, name)
+#else
+#define klpctl_class_create(name) class_create(name)
+#endif
+
+/* d927752f287f ("livepatch: Rename KLP_* to KLP_TRANSITION_*"), 6.10 */
+#ifndef KLP_TRANSITION_IDLE
+#define KLP_TRANSITION_IDLE KLP_UNDEFINED
+#endif
+
+#endif /* _KLPCTL_COMPAT_H */

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _KLPCTL_SYMBOL_H
+#define _KLPCTL_SYMBOL_H
+
+struct delayed_work;
+struct klp_patch;
+struct list_head;
+struct mutex;
+
+/*
+ * What klpctl needs of the livepatch core and the kernel does not export. Each
+ * may be NULL: who uses one says what is lost without it.
+ */
+struct klpctl_symbols {
+	struct mutex *klp_mutex;
+	struct list_head *klp_patches;
+	struct klp_patch **klp_transition_patch;
+	struct delayed_work *klp_transition_work;
+	const void *clear_relocate_add;		/* only whether it is there */
+};
+
+extern struct klpctl_symbols klpctl_symbols;
+
+void klpctl_symbol_init(void);
+
+#endif /* _KLPCTL_SYMBOL_H */

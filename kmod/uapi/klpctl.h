@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * klpctl: enable, revert and follow kernel live patches.
+ *
+ * This header and nothing else is needed to write a client.
+ *
+ * Generic netlink
+ * ===============
+ *
+ * Family "klpctl", version 1, initial network namespace only. Multicast group
+ * "events". "root" below means CAP_SYS_MODULE in the initial user namespace,
+ * held by the process that opened the socket and by the one that sends.
+ * Attributes that a command does not list are refused, and so are unknown
+ * bits in KLPCTL_A_FLAGS. Every refusal carries an extack message.
+ *
+ *   KLPCTL_CMD_FEATURES_GET (do, anybody)
+ *       request: nothing
+ *       reply:
+ *         KLPCTL_A_VERSION        u32     KLPCTL_VERSION
+ *         KLPCTL_A_FEATURES       u64     enum klpctl_feature, as bits
+ *         KLPCTL_A_SEQ            u64     number of the newest event
+ *         KLPCTL_A_KICKS          u64     early retries since klpctl was loaded
+ *
+ *   KLPCTL_CMD_PATCH_GET (do and dump, anybody)
+ *       request: KLPCTL_A_NAME for do; nothing for dump
+ *       reply, one message for each patch:
+ *         KLPCTL_A_NAME           string  module name of the patch
+ *         KLPCTL_A_STATE          u32     enum klpctl_state
+ *         KLPCTL_A_FLAGS          u32     enum klpctl_patch_flag, as bits
+ *         KLPCTL_A_SEQ            u64     number of the newest event, of any patch
+ *         KLPCTL_A_TRANSITION     nest    only in transition
+ *           KLPCTL_A_TRANSITION_TARGET  u32  enum klpctl_target
+ *           KLPCTL_A_TRANSITION_TOTAL   u32  tasks, idle tasks included if
+ *                                            KLPCTL_FEATURE_IDLE
+ *           KLPCTL_A_TRANSITION_DONE    u32  of these, switched to the target
+ *           KLPCTL_A_TRANSITION_START   u64  ns, CLOCK_MONOTONIC
+ *         KLPCTL_A_OBJECT         nest    once for each object
+ *           KLPCTL_A_OBJECT_NAME        string  "vmlinux" or a module name
+ *           KLPCTL_A_OBJECT_FUNC        nest    once for each function
+ *             KLPCTL_A_FUNC_NAME          string  the replaced function
+ *             KLPCTL_A_FUNC_SYMPOS        u32     0: the name is unique
+ *       errors: ENOENT no such patch
+ *
+ *   KLPCTL_CMD_PATCH_ENABLE (do, root)
+ *       request: KLPCTL_A_NAME
+ *       Starts enabling a registered patch, or turns a patch that is being
+ *       disabled round. The reply (ack) comes when the transition has started.
+ *       errors: ENOENT no such patch; EALREADY it is enabled or being enabled;
+ *         EBUSY another patch is in transition, or the kernel still holds the
+ *         module; EOPNOTSUPP the module must be loaded anew for that; EINTR a
+ *         signal came; others:
+ *         what klp_enable_patch() or a pre-patch callback returned. The patch
+ *         is then as it was before.
+ *
+ *   KLPCTL_CMD_PATCH_REVERT (do, root)
+ *       request: KLPCTL_A_NAME
+ *       Starts disabling a patch, registered or foreign, or turns a patch that
+ *       is being enabled round. The reply (ack) comes when the transition has
+ *       started.
+ *       errors: ENOENT no such patch; EALREADY it is not enabled, or is being
+ *         disabled; EBUSY another patch is in transition; EOPNOTSUPP a foreign
+ *         patch and KLPCTL_FEATURE_FOREIGN is absent.
+ *
+ *   KLPCTL_CMD_PATCH_FORCE (do, root)
+ *       request: KLPCTL_A_NAME, KLPCTL_A_FLAGS = KLPCTL_FORCE_ACCEPT_RISK
+ *       Ends the transition of the patch without waiting for its tasks. Breaks
+ *       the consistency model; the module concerned can never be unloaded.
+ *       errors: ENOENT no such patch; EINVAL the flag is missing, or the patch
+ *         is not in transition.
+ *
+ *   KLPCTL_CMD_TASK_GET (dump, root)
+ *       request: nothing
+ *       reply, one message for each task of the running transition; none when
+ *       there is no transition:
+ *         KLPCTL_A_NAME           string  the patch
+ *         KLPCTL_A_TASK           nest
+ *           KLPCTL_A_TASK_PID       u32     process (thread group)
+ *           KLPCTL_A_TASK_TID       u32     thread
+ *           KLPCTL_A_TASK_COMM      string
+ *           KLPCTL_A_TASK_PENDING   u32     1: not switched yet; 0: done
+ *           KLPCTL_A_TASK_CPU       u32     idle tasks only: their CPU
+ *
+ *   KLPCTL_CMD_EVENT (multicast)
+ *         KLPCTL_A_SEQ            u64     rises by one with every event: after a
+ *                                         gap, dump the patches anew
+ *         KLPCTL_A_TIME           u64     ns, CLOCK_MONOTONIC
+ *         KLPCTL_A_ACTION         u32     enum klpctl_action
+ *         KLPCTL_A_NAME           string  the patch
+ *         KLPCTL_A_FLAGS          u32     enum klpctl_patch_flag, as bits
+ *         KLPCTL_A_STATE          u32     enum klpctl_state, after the event
+ *         KLPCTL_A_TRANSITION     nest    started, reversed, forced, completed
+ *           KLPCTL_A_TRANSITION_TARGET  u32
+ *
+ * uevents
+ * =======
+ *
+ * Each patch is a device /sys/class/livepatch/<name>. Every event is also a
+ * uevent of that device: "add" for registered (or first seen), "remove" for
+ * unregistered, "change" for the others, with SUBSYSTEM=livepatch and
+ *
+ *   LIVEPATCH_NAME=<name>       LIVEPATCH_ACTION=started
+ *   LIVEPATCH_SEQ=<number>      LIVEPATCH_STATE=enabling
+ *   LIVEPATCH_TIME=<ns>         LIVEPATCH_TARGET=patched      (as above)
+ *   LIVEPATCH_FLAGS=<number>
+ *
+ * where names are those of the enums below, lower case, without the prefix.
+ *
+ * /dev/klpctl (0600)
+ * ==================
+ *
+ *   KLPCTL_IOC_VERSION  out: version and features
+ *   KLPCTL_IOC_ENABLE   as KLPCTL_CMD_PATCH_ENABLE
+ *   KLPCTL_IOC_REVERT   as KLPCTL_CMD_PATCH_REVERT
+ *   KLPCTL_IOC_WAIT     until the patch is not in transition, or timeout_ms is
+ *                       over (ETIMEDOUT), or a signal comes (EINTR); out: state
+ *
+ * Each structure starts with its own size (EINVAL when it differs) and ends
+ * with reserved fields that must be zero (EINVAL otherwise).
+ */
+#ifndef _UAPI_KLPCTL_H
+#define _UAPI_KLPCTL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define KLPCTL_GENL_NAME	"klpctl"
+#define KLPCTL_GENL_VERSION	1
+#define KLPCTL_GENL_GROUP	"events"
+#define KLPCTL_DEVICE		"/dev/klpctl"
+
+/* Rises when something that a client relies on changes its meaning. */
+#define KLPCTL_VERSION		1
+
+/* Longest patch name, without the final NUL: the kernel's MODULE_NAME_LEN - 1. */
+#define KLPCTL_NAME_LEN		55
+
+enum klpctl_cmd {
+	KLPCTL_CMD_UNSPEC,
+	KLPCTL_CMD_FEATURES_GET,
+	KLPCTL_CMD_PATCH_GET,
+	KLPCTL_CMD_PATCH_ENABLE,
+	KLPCTL_CMD_PATCH_REVERT,
+	KLPCTL_CMD_PATCH_FORCE,
+	KLPCTL_CMD_TASK_GET,
+	KLPCTL_CMD_EVENT,
+	__KLPCTL_CMD_MAX
+};
+#define KLPCTL_CMD_MAX (__KLPCTL_CMD_MAX - 1)
+
+enum klpctl_attr {
+	KLPCTL_A_UNSPEC,
+	KLPCTL_A_PAD,
+	KLPCTL_A_VERSION,
+	KLPCTL_A_FEATURES,
+	KLPCTL_A_KICKS,
+	KLPCTL_A_SEQ,
+	KLPCTL_A_TIME,
+	KLPCTL_A_ACTION,
+	KLPCTL_A_NAME,
+	KLPCTL_A_STATE,
+	KLPCTL_A_FLAGS,
+	KLPCTL_A_TRANSITION,
+	KLPCTL_A_OBJECT,
+	KLPCTL_A_TASK,
+	__KLPCTL_A_MAX
+};
+#define KLPCTL_A_MAX (__KLPCTL_A_MAX - 1)
+
+enum klpctl_attr_transition {
+	KLPCTL_A_TRANSITION_UNSPEC,
+	KLPCTL_A_TRANSITION_PAD,
+	KLPCTL_A_TRANSITION_TARGET,
+	KLPCTL_A_TRANSITION_TOTAL,
+	KLPCTL_A_TRANSITION_DONE,
+	KLPCTL_A_TRANSITION_START,
+	__KLPCTL_A_TRANSITION_MAX
+};
+#define KLPCTL_A_TRANSITION_MAX (__KLPCTL_A_TRANSITION_MAX - 1)
+
+enum klpctl_attr_object {
+	KLPCTL_A_OBJECT_UNSPEC,
+	KLPCTL_A_OBJECT_NAME,
+	KLPCTL_A_OBJECT_FUNC,
+	__KLPCTL_A_OBJECT_MAX
+};
+#define KLPCTL_A_OBJECT_MAX (__KLPCTL_A_OBJECT_MAX - 1)
+
+enum klpctl_attr_func {
+	KLPCTL_A_FUNC_UNSPEC,
+	KLPCTL_A_FUNC_NAME,
+	KLPCTL_A_FUNC_SYMPOS,
+	__KLPCTL_A_FUNC_MAX
+};
+#define KLPCTL_A_FUNC_MAX (__KLPCTL_A_FUNC_MAX - 1)
+
+enum klpctl_attr_task {
+	KLPCTL_A_TASK_UNSPEC,
+	KLPCTL_A_TASK_PID,
+	KLPCTL_A_TASK_TID,
+	KLPCTL_A_TASK_COMM,
+	KLPCTL_A_TASK_PENDING,
+	KLPCTL_A_TASK_CPU,
+	__KLPCTL_A_TASK_MAX
+};
+#define KLPCTL_A_TASK_MAX (__KLPCTL_A_TASK_MAX - 1)
+
+/**
+ * enum klpctl_feature - what this kernel lets klpctl do; bit numbers
+ * @KLPCTL_FEATURE_EVENTS: transitions of all patches are seen (kprobes)
+ * @KLPCTL_FEATURE_FAST: transitions are retried early
+ * @KLPCTL_FEATURE_FOREIGN: objects of foreign patches are known, and they can
+ *	be reverted through klpctl
+ * @KLPCTL_FEATURE_IDLE: idle tasks are counted and listed
+ * @KLPCTL_FEATURE_RELOC_CLEAR: the kernel clears relocations, so that patches
+ *	with .klp.rela sections for modules can be enabled again (since 6.3)
+ */
+enum klpctl_feature {
+	KLPCTL_FEATURE_EVENTS,
+	KLPCTL_FEATURE_FAST,
+	KLPCTL_FEATURE_FOREIGN,
+	KLPCTL_FEATURE_IDLE,
+	KLPCTL_FEATURE_RELOC_CLEAR,
+};
+
+/**
+ * enum klpctl_state - where a patch stands
+ * @KLPCTL_STATE_REGISTERED: never enabled since it was registered
+ * @KLPCTL_STATE_ENABLING: in transition to patched
+ * @KLPCTL_STATE_ENABLED: all tasks run the new code
+ * @KLPCTL_STATE_DISABLING: in transition to unpatched
+ * @KLPCTL_STATE_DISABLED: was enabled once; all tasks run the old code
+ * @KLPCTL_STATE_REPLACED: another patch took its place by atomic replace
+ */
+enum klpctl_state {
+	KLPCTL_STATE_REGISTERED,
+	KLPCTL_STATE_ENABLING,
+	KLPCTL_STATE_ENABLED,
+	KLPCTL_STATE_DISABLING,
+	KLPCTL_STATE_DISABLED,
+	KLPCTL_STATE_REPLACED,
+};
+
+/**
+ * enum klpctl_target - where a transition leads
+ * @KLPCTL_TARGET_UNPATCHED: to the old code
+ * @KLPCTL_TARGET_PATCHED: to the new code
+ */
+enum klpctl_target {
+	KLPCTL_TARGET_UNPATCHED,
+	KLPCTL_TARGET_PATCHED,
+};
+
+/**
+ * enum klpctl_action - what happened to a patch
+ * @KLPCTL_ACTION_REGISTERED: registered, or a foreign patch seen first
+ * @KLPCTL_ACTION_STARTED: a transition started
+ * @KLPCTL_ACTION_REVERSED: the transition turned round; target is the new one
+ * @KLPCTL_ACTION_FORCED: the transition is being forced
+ * @KLPCTL_ACTION_COMPLETED: the transition ended
+ * @KLPCTL_ACTION_REPLACED: another patch took its place
+ * @KLPCTL_ACTION_UNREGISTERED: the patch is gone
+ */
+enum klpctl_action {
+	KLPCTL_ACTION_REGISTERED,
+	KLPCTL_ACTION_STARTED,
+	KLPCTL_ACTION_REVERSED,
+	KLPCTL_ACTION_FORCED,
+	KLPCTL_ACTION_COMPLETED,
+	KLPCTL_ACTION_REPLACED,
+	KLPCTL_ACTION_UNREGISTERED,
+};
+
+/**
+ * enum klpctl_patch_flag - KLPCTL_A_FLAGS of a patch; values
+ * @KLPCTL_PATCH_REGISTERED: a payload, registered with klpctl; otherwise foreign
+ * @KLPCTL_PATCH_REPLACE: atomic replace
+ * @KLPCTL_PATCH_FORCED: a transition of it was forced
+ */
+enum klpctl_patch_flag {
+	KLPCTL_PATCH_REGISTERED	= 1,
+	KLPCTL_PATCH_REPLACE	= 2,
+	KLPCTL_PATCH_FORCED	= 4,
+};
+
+/**
+ * enum klpctl_force_flag - KLPCTL_A_FLAGS of KLPCTL_CMD_PATCH_FORCE; values
+ * @KLPCTL_FORCE_ACCEPT_RISK: the caller knows that this may crash the kernel
+ */
+enum klpctl_force_flag {
+	KLPCTL_FORCE_ACCEPT_RISK = 1,
+};
+
+/**
+ * struct klpctl_ioc_version - argument of KLPCTL_IOC_VERSION
+ * @size: in: sizeof(struct klpctl_ioc_version)
+ * @version: out: KLPCTL_VERSION
+ * @features: out: enum klpctl_feature, as bits
+ * @reserved: zero
+ */
+struct klpctl_ioc_version {
+	__u32 size;
+	__u32 version;
+	__u64 features;
+	__u64 reserved[2];
+};
+
+/**
+ * struct klpctl_ioc_patch - argument of KLPCTL_IOC_ENABLE and KLPCTL_IOC_REVERT
+ * @size: in: sizeof(struct klpctl_ioc_patch)
+ * @flags: in: zero
+ * @name: in: the patch, NUL-terminated
+ * @reserved: zero
+ */
+struct klpctl_ioc_patch {
+	__u32 size;
+	__u32 flags;
+	char name[KLPCTL_NAME_LEN + 1];
+	__u64 reserved[2];
+};
+
+/**
+ * struct klpctl_ioc_wait - argument of KLPCTL_IOC_WAIT
+ * @size: in: sizeof(struct klpctl_ioc_wait)
+ * @timeout_ms: in: how long at most; KLPCTL_WAIT_FOREVER
+ * @name: in: the patch, NUL-terminated
+ * @state: out: enum klpctl_state, with ETIMEDOUT too
+ * @reserved0: zero
+ * @reserved: zero
+ */
+struct klpctl_ioc_wait {
+	__u32 size;
+	__u32 timeout_ms;
+	char name[KLPCTL_NAME_LEN + 1];
+	__u32 state;
+	__u32 reserved0;
+	__u64 reserved[2];
+};
+
+#define KLPCTL_WAIT_FOREVER	0xffffffffU
+
+#define KLPCTL_IOC_MAGIC	0xB7
+#define KLPCTL_IOC_VERSION	_IOWR(KLPCTL_IOC_MAGIC, 0, struct klpctl_ioc_version)
+#define KLPCTL_IOC_ENABLE	_IOW(KLPCTL_IOC_MAGIC, 1, struct klpctl_ioc_patch)
+#define KLPCTL_IOC_REVERT	_IOW(KLPCTL_IOC_MAGIC, 2, struct klpctl_ioc_patch)
+#define KLPCTL_IOC_WAIT		_IOWR(KLPCTL_IOC_MAGIC, 3, struct klpctl_ioc_wait)
+
+#endif /* _UAPI_KLPCTL_H */
