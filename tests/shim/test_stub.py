@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""The compiled extension, its stub and the kernel's header name the same things."""
+
+import ast
+import re
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+from pylivepatch._shim import ffi, lib
+
+TOP = Path(__file__).parents[2]
+STUB = TOP / "pylivepatch/_shim.pyi"
+UAPI = (TOP / "kmod/uapi/klpctl.h").read_text()
+PLP = (TOP / "csrc/plp.h").read_text()
+CODE = re.sub(r"/\*.*?\*/", "", UAPI, flags=re.DOTALL)
+PLP_CODE = re.sub(r"/\*.*?\*/", "", PLP, flags=re.DOTALL)
+
+# What needs a C compiler to mean anything: ioctl numbers come with their structures.
+C_ONLY = re.compile(r"KLPCTL_IOC_")
+
+
+def _stub_class(name):
+    tree = ast.parse(STUB.read_text())
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return found
+
+
+def _stub_functions():
+    return {node.name: node for node in _stub_class("Lib").body if isinstance(node, ast.FunctionDef)}
+
+
+def _stub_constants():
+    return {
+        node.target.id: ast.unparse(node.annotation)
+        for node in _stub_class("Lib").body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def _uapi_enumerators():
+    bodies = re.findall(r"\benum \w+ \{(.*?)\}", CODE, re.DOTALL)
+    names = {name for body in bodies for name in re.findall(r"^\s*(\w+)", body, re.MULTILINE)}
+    return {name for name in names if not name.startswith("__")}
+
+
+def _uapi_defines():
+    names = set(re.findall(r"^#define (KLPCTL_\w+)\b", CODE, re.MULTILINE))
+    return {name for name in names if not C_ONLY.match(name)}
+
+
+def test_stub_is_the_extension():
+    """The stub has every name of the compiled library, and no other."""
+    assert sorted(_stub_functions() | _stub_constants()) == sorted(dir(lib))
+
+
+@pytest.mark.parametrize("name", sorted(_uapi_enumerators() | _uapi_defines()))
+def test_uapi_is_exposed(name):
+    """Each constant of the kernel's header is in the library."""
+    assert name in dir(lib)
+
+
+def test_uapi_was_read():
+    """The header has constants of each kind, so the test above had something to do."""
+    assert {"KLPCTL_CMD_EVENT", "KLPCTL_A_TASK_CPU", "KLPCTL_PATCH_FORCED"} <= _uapi_enumerators()
+    assert {"KLPCTL_VERSION", "KLPCTL_A_MAX", "KLPCTL_DEVICE"} <= _uapi_defines()
+
+
+def test_library_is_the_headers():
+    """The library has no name that is in neither header."""
+    functions = set(re.findall(r"\b(plp_\w+)\(", PLP_CODE))
+    assert set(dir(lib)) == _uapi_enumerators() | _uapi_defines() | functions
+
+
+@pytest.mark.parametrize("name", sorted(_stub_constants()))
+def test_constant_type(name):
+    """Each constant is an integer, or text where the stub says so."""
+    value = getattr(lib, name)
+    if _stub_constants()[name] == "Final[int]":
+        assert isinstance(value, int)
+    else:
+        assert _stub_constants()[name] == "Final[Text]"
+        assert ffi.string(value)
+
+
+@pytest.mark.parametrize("name", sorted(_stub_functions()))
+def test_function_arguments(name):
+    """The stub's arguments are those of the C declaration, in number and in name."""
+    (declared,) = re.findall(rf"\b{name}\(([^)]*)\)", PLP_CODE)
+    names = [re.search(r"\w+$", argument.strip()).group() for argument in declared.split(",")]
+    arguments = _stub_functions()[name].args
+    assert [argument.arg for argument in arguments.posonlyargs] == ["self", *names]
+    assert not arguments.args
+    assert not arguments.kwonlyargs
+
+
+def test_attr_fields():
+    """The stub's Attr has the fields of struct plp_attr."""
+    fields = [
+        node.target.id for node in _stub_class("Attr").body if isinstance(node, ast.AnnAssign)
+    ]
+    assert fields == [name for name, _ in ffi.typeof("struct plp_attr").fields]
+
+
+def test_functions_have_c_types():
+    """Each function is a C function, called without the GIL, and not a Python object."""
+    for name in _stub_functions():
+        assert ffi.typeof(getattr(lib, name)).kind == "function"
+
+
+def test_stable_abi():
+    """The extension is built for the stable ABI: one file for all Python versions."""
+    path = Path(__import__("pylivepatch._shim", fromlist=["lib"]).__file__)
+    assert path.name == "_shim.abi3.so"
+    assert ".abi3.so" in EXTENSION_SUFFIXES
