@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""`pylivepatch lab`: run a command on a stock kernel in QEMU."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from pylivepatch import lab as stock
+from pylivepatch.errors import LivepatchError, UnsupportedError
+from pylivepatch.lab.session import TIMEOUT
+
+EXIT_LAB = 125
+"""The guest was lost, or could not be started: nothing is known about the command."""
+
+EXIT_UNSUPPORTED = 9
+EXIT_INTERRUPTED = 130
+
+
+@click.group("lab")
+def lab() -> None:
+    """Try things on stock kernels in QEMU."""
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"pylivepatch lab: {message}", err=True)
+    sys.exit(status)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@lab.command("run", context_settings={"ignore_unknown_options": False})
+@click.option("--kernel", "series", required=True, metavar="SERIES", help="Newest stock kernel of it, e.g. 6.1.")
+@click.option("--flavour", type=click.Choice(stock.FLAVOURS), default="standard", show_default=True)
+@click.option("--cpus", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option("--memory", metavar="SIZE", default="1G", show_default=True)
+@click.option("--share", "shares", multiple=True, metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Mount DIR read-write at the same path. May be repeated.")
+@click.option("--module", "modules", multiple=True, metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Build the modules of DIR for the guest, into $PYLIVEPATCH_LAB_MODULES there. May be repeated.")
+@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="Variable for COMMAND. May be repeated.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", default=TIMEOUT,
+              show_default=True, help="Stop the guest when COMMAND takes longer.")
+@click.option("--klpctl/--no-klpctl", default=True, help="Whether the guest has klpctl; it does by default.")
+@click.option("--kaslr", is_flag=True, help="Randomize the kernel's addresses; boots more slowly.")
+@click.option("--append", "parameters", default="", metavar="TEXT", help="More of the kernel's command line.")
+@click.option("--console", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Keep what the guest's console said in FILE.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    series: str, flavour: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
+    variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str, console: Path | None,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND as root in a guest with a stock kernel and exit with its exit status.
+
+    The guest has the pylivepatch package and command, klpctl for `modprobe klpctl`, and udevd. Everything
+    but the shared directories is forgotten when it ends.
+
+    Exit status: COMMAND's own; 125 when the guest was lost (died or hung) or could not be started, with the
+    end of its console; 130 when interrupted; 9 when this machine cannot run the lab; 2 for wrong usage.
+    """
+    environment = {}
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.UsageError(f"--env {variable!r}: expected NAME=VALUE")
+        environment[name] = value
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        status = stock.run(command, kernel=series, flavour=flavour, cpus=cpus, memory=memory, shares=shares,
+                           modules=modules, timeout=timeout, environment=environment, klpctl=klpctl, kaslr=kaslr,
+                           parameters=parameters, console=console)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        _fail("interrupted; the guest was stopped", EXIT_INTERRUPTED)
+    except UnsupportedError as error:
+        _fail(str(error), EXIT_UNSUPPORTED)
+    except LivepatchError as error:
+        _fail(str(error), EXIT_LAB)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(status)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""The guest's root file system: an ext4 image of the distribution's packages, made without root."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pylivepatch.lab import apt, cache, tools
+
+PACKAGES = (
+    "base-files", "bash", "busybox-static", "coreutils", "dash", "findutils", "grep", "iproute2", "kmod", "libkmod2",
+    "libmnl0", "mount", "passwd", "procps", "python3", "python3-cffi-backend", "python3-click",
+    "python3-prometheus-client", "python3-pyelftools", "python3-pytest", "python3-pyudev", "python3-rich",
+    "python3-zstandard", "sed", "udev", "util-linux", "xz-utils", "zstd",
+)  # fmt: skip
+"""What the guest has, with what these depend on."""
+
+LEFT_OUT = re.compile(
+    r"perl.*|libperl.*|dpkg|tar|debconf|libdb5.*|libgdbm.*|adduser|gcc-\d+-base|media-types|tzdata")
+"""Dependencies that only maintainer scripts need, and those are never run."""
+
+CLUTTER = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion",
+           "usr/share/zoneinfo", "usr/share/lintian", "lib/udev/hwdb.d", "usr/lib/udev/hwdb.d")
+
+FORMAT = 4
+"""Raised when the making of the image changes, so that old ones are not used."""
+
+USER = "user"
+"""The guest's ordinary user, uid and gid 1000, for what must not be allowed."""
+
+_PASSWD = f"""root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/:/usr/sbin/nologin
+{USER}:x:1000:1000:An ordinary user:/home/{USER}:/bin/bash
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+"""
+
+_GROUPS = ("root:0 daemon:1 tty:5 disk:6 lp:7 kmem:15 dialout:20 cdrom:24 tape:26 audio:29 video:44 "
+           f"utmp:43 shadow:42 input:104 sgx:105 kvm:106 render:107 {USER}:1000 nogroup:65534")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The root file system in the cache.
+
+    Attributes:
+        path: The cache entry.
+        key: Its name, for what is derived from it.
+    """
+
+    path: Path
+    key: str
+
+    @property
+    def disk(self) -> Path:
+        """The ext4 image."""
+        return self.path / "root.img"
+
+    @property
+    def tree(self) -> Path:
+        """The same files as a directory; its Python runs on the host through its own loader."""
+        return self.path / "tree"
+
+    @property
+    def busybox(self) -> Path:
+        """The static busybox that the guest starts with."""
+        return next(path for path in (self.tree / "bin/busybox", self.tree / "usr/bin/busybox") if path.exists())
+
+
+def _settle(tree: Path) -> None:
+    """Do what the packages' own scripts would have done, as far as the guest needs it."""
+    for name in ("bin", "sbin", "lib", "lib64"):
+        top, merged = tree / name, tree / "usr" / name
+        if top.is_dir() and not top.is_symlink():
+            merged.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(top, merged, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(top)
+        if not top.is_symlink():
+            merged.mkdir(parents=True, exist_ok=True)
+            top.symlink_to(f"usr/{name}")
+    for clutter in CLUTTER:
+        shutil.rmtree(tree / clutter, ignore_errors=True)
+    for name in ("dev", "proc", "sys", "run", "tmp", "root", "mnt", "opt", "var/tmp", "var/log", f"home/{USER}"):
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    etc = tree / "etc"
+    (etc / "passwd").write_text(_PASSWD)
+    pairs = [pair.split(":") for pair in _GROUPS.split()]
+    (etc / "group").write_text("".join(f"{name}:x:{number}:\n" for name, number in pairs))
+    (etc / "shadow").write_text(f"root:*:19000::::::\n{USER}:*:19000::::::\n")
+    (etc / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
+    (etc / "hosts").write_text("127.0.0.1 localhost lab\n::1 localhost\n")
+    (etc / "hostname").write_text("lab\n")
+    (etc / "machine-id").write_text("6c61626c61626c61626c61626c616200\n")
+    for name, target in (("mtab", "../proc/self/mounts"), ("localtime", "/usr/share/zoneinfo/UTC")):
+        (etc / name).unlink(missing_ok=True)
+        (etc / name).symlink_to(target)
+
+
+def python(tree: Path) -> list[str]:
+    """Return the command that runs the Python of *tree* on the host, whatever the host has."""
+    loader = next((tree / "lib64").resolve().glob("ld-linux-x86-64.so.*"))
+    libraries = ":".join(str(tree / "usr/lib" / name) for name in ("x86_64-linux-gnu", ""))
+    program = (tree / "usr/bin/python3").resolve()
+    return [str(loader), "--library-path", libraries, str(program)]
+
+
+def compile_python(tree: Path, top: Path, *, as_seen: str) -> None:
+    """Compile the Python files below *top* with the Python of *tree*, so that the guest need not.
+
+    Args:
+        tree: The root file system.
+        top: What to compile.
+        as_seen: The path of *top* in the guest, for tracebacks.
+    """
+    tools.call(
+        [*python(tree), "-s", "-E", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash",
+         "-x", "/(test|tests|idlelib|lib2to3)/", "-s", str(top), "-p", as_seen, str(top)],
+        what=f"compiling the Python files of {as_seen}",
+        env={"PATH": os.defpath, "PYTHONHOME": str(tree / "usr"), "LC_ALL": "C.UTF-8"},
+    )
+
+
+def _as_root(argv: list[str]) -> list[str]:
+    """Return *argv* such that the caller's files look like root's."""
+    return argv if os.geteuid() == 0 else ["unshare", "--map-root-user", *argv]
+
+
+def _fill(packages: list[apt.Package], into: Path) -> None:
+    tree = into / "tree"
+    apt.unpack(packages, tree, into / "debs")
+    _settle(tree)
+    tools.call([tools.find("ldconfig"), "-r", tree], what="indexing the guest's libraries")
+    compile_python(tree, tree / "usr/lib/python3", as_seen="/usr/lib/python3")
+    library = next((tree / "usr/lib").glob("python3.*"))
+    compile_python(tree, library, as_seen=f"/usr/lib/{library.name}")
+    size = sum(path.lstat().st_size + 4096 for path in tree.rglob("*"))
+    disk = into / "root.img"
+    mke2fs = [tools.find("mke2fs"), "-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum,^64bit", "-m", "0",
+              "-E", "root_owner=0:0,lazy_itable_init=1", "-U", "clear", "-d", str(tree), str(disk),
+              f"{size // 1024 * 11 // 10 + 256 * 1024}k"]
+    tools.call(_as_root(mke2fs), what="making the guest's root file system")
+
+
+def resolve() -> Image:
+    """Return the root image for the packages' newest versions, made in the cache if need be.
+
+    Raises:
+        LabError: A package cannot be had, and no image is in the cache.
+    """
+    folder = cache.root() / "images"
+    memo = folder / f".resolved-{FORMAT}"
+    state = cache.digest([apt.lists_state(), *PACKAGES])
+    try:
+        known, key = memo.read_text().split()
+        if known == state and (folder / key / cache.MARKER).is_file():
+            return _image(key, None)
+    except (OSError, ValueError):
+        pass
+    packages = [package for package in apt.closure(PACKAGES) if not LEFT_OUT.fullmatch(package.name)]
+    key = cache.digest([str(FORMAT), *PACKAGES, *(package.pin for package in packages)])
+    image = _image(key, packages)
+    fresh = memo.with_suffix(f".{os.getpid()}")
+    fresh.write_text(f"{state} {key}\n")
+    fresh.rename(memo)
+    return image
+
+
+def _image(key: str, packages: list[apt.Package] | None) -> Image:
+    def fill(into: Path) -> None:
+        wanted = packages or [p for p in apt.closure(PACKAGES) if not LEFT_OUT.fullmatch(p.name)]
+        _fill(wanted, into)
+
+    path = cache.entry("images", key, fill, check=("root.img", "tree/etc/passwd"),
+                       notice="making the guest's root file system")
+    return Image(path, key)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Directories of the host in the guest, by virtiofs: the one way that all flavours have."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pylivepatch.lab import tools
+
+OWN = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
+"""Places where the guest has its own files."""
+
+MOST = 20
+"""PCI slots limit the number of shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One directory of the host.
+
+    Attributes:
+        source: The directory.
+        target: Where the guest mounts it.
+        readonly: Whether the guest may change it.
+    """
+
+    source: Path
+    target: str
+    readonly: bool = False
+
+
+def plan(directories: list[Path]) -> list[Share]:
+    """Return the shares for *directories*, outer ones first, each at its own path.
+
+    Raises:
+        ValueError: Not a directory, or one whose path the guest needs for itself.
+    """
+    found: dict[Path, Share] = {}
+    for given in directories:
+        path = given.absolute()
+        path = Path(os.path.normpath(path))
+        if not path.is_dir():
+            raise ValueError(f"cannot share {given}: not a directory")
+        if str(path) == "/" or str(path) in OWN or str(path).startswith(("/proc/", "/sys/", "/dev/", "/run/lab")):
+            raise ValueError(f"cannot share {path}: the guest has its own; name a directory below it")
+        if set(str(path)) & set(",\n"):
+            raise ValueError(f"cannot share {str(path)!r}: a comma or a line break in the path")
+        found[path] = Share(path, str(path))
+    if len(found) > MOST:
+        raise ValueError(f"cannot share {len(found)} directories: {MOST} at most; share one above them")
+    return sorted(found.values(), key=lambda share: len(share.target))
+
+
+@dataclass(slots=True)
+class Server:
+    """One running virtiofsd.
+
+    Attributes:
+        share: What it serves.
+        socket: Name of its socket in the run's directory.
+    """
+
+    share: Share
+    socket: str
+    folder: Path
+    _process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # The socket is bound here and handed over, since virtiofsd of QEMU 7 locks a file in /var/run by
+        # the socket's name otherwise. By the directory's descriptor, since socket paths must be short.
+        directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(f"/proc/self/fd/{directory}/{self.socket}")
+            listener.listen(1)
+        finally:
+            os.close(directory)
+        argv = [tools.find("virtiofsd"), f"--fd={listener.fileno()}", "-o", f"source={self.share.source}",
+                "-o", "sandbox=chroot", "-o", "cache=auto", "-o", "log_level=warn"]  # fmt: skip
+        if os.geteuid() != 0:
+            argv = [tools.find("unshare"), "--map-root-user", *argv]
+        with listener, open(self.folder / f"{self.socket}.log", "wb") as log:
+            self._process = subprocess.Popen(
+                [tools.find("setpriv"), "--pdeathsig", "KILL", "--", *argv],
+                cwd=self.folder, pass_fds=[listener.fileno()], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+
+    def trouble(self) -> str:
+        """Return what the server said if it has ended by itself, or ""."""
+        if self._process.poll() is None:
+            return ""
+        said = (self.folder / f"{self.socket}.log").read_text(errors="replace").strip()
+        return f"{self.share.source} is no longer shared, since virtiofsd ended: {said[-500:] or 'it said nothing'}"
+
+    def close(self) -> None:
+        """End the server."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
