@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The one table that turns the kernel's error numbers into exceptions."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import NamedTuple
+
+from pylivepatch.errors import (
+    AccessError,
+    KernelError,
+    LivepatchError,
+    PatchNotFoundError,
+    PatchRejectedError,
+    PatchStateError,
+    SymbolError,
+    TransitionBusyError,
+    UnsupportedError,
+)
+
+_UNCHANGED = "nothing has changed"
+_AS_BEFORE = "the kernel is as it was before"
+_RELOAD = "unload its module and load it again"
+_BUILD = "build the patch for this kernel"
+
+
+class _Row(NamedTuple):
+    kind: type[LivepatchError]
+    reason: str
+    remedy: str = ""
+
+
+_TABLE: dict[tuple[str, int], _Row] = {
+    ("", errno.EPERM): _Row(AccessError, "root (CAP_SYS_MODULE) is needed", "run it as root"),
+    ("", errno.EACCES): _Row(AccessError, "root (CAP_SYS_MODULE) is needed", "run it as root"),
+    ("", errno.ENOENT): _Row(PatchNotFoundError, "there is no such patch", "load it first"),
+    ("", errno.EBUSY): _Row(TransitionBusyError, "a transition is running", "try again when it has ended"),
+    ("", errno.EOPNOTSUPP): _Row(UnsupportedError, "this kernel cannot do that for this patch", _RELOAD),
+    ("enable", errno.EALREADY): _Row(PatchStateError, "it is already enabled, or being enabled", "revert it first"),
+    ("enable", errno.EINVAL): _Row(
+        PatchRejectedError,
+        "the livepatch core refused it: a function does not exist or its name is ambiguous",
+        "see the kernel log",
+    ),
+    ("enable", errno.EOPNOTSUPP): _Row(UnsupportedError, "it cannot be enabled again as it is", _RELOAD),
+    ("revert", errno.EALREADY): _Row(
+        PatchStateError, "it is not enabled, or already being disabled", "enable it first"
+    ),
+    ("force", errno.EINVAL): _Row(
+        PatchStateError, "it is not in transition", "only a running transition can be forced"
+    ),
+    ("force", errno.EALREADY): _Row(
+        PatchStateError, "it is not in transition", "only a running transition can be forced"
+    ),
+    ("load", errno.EPERM): _Row(AccessError, "root (CAP_SYS_MODULE) is needed, and no lockdown", "run it as root"),
+    ("load", errno.EEXIST): _Row(
+        PatchRejectedError, "its init function says that it exists already", "see the kernel log"
+    ),
+    ("load", errno.ENOENT): _Row(PatchRejectedError, "it needs a symbol or a module that is not there", _BUILD),
+    ("load", errno.ELIBACC): _Row(
+        UnsupportedError, "a module that it depends on is not installed", "install that module"
+    ),
+    ("load", errno.ENOEXEC): _Row(PatchRejectedError, "it is not a module for this kernel", _BUILD),
+    ("load", errno.EINVAL): _Row(
+        PatchRejectedError,
+        "a parameter is wrong, or a function does not exist or its name is ambiguous",
+        "see the kernel log",
+    ),
+    ("load", errno.EKEYREJECTED): _Row(PatchRejectedError, "its signature is damaged or not trusted", "sign it anew"),
+    ("load", errno.EBADMSG): _Row(PatchRejectedError, "its signature is damaged", "sign it anew"),
+    ("load", errno.ENOKEY): _Row(
+        PatchRejectedError,
+        "it is signed with a key that this kernel does not know",
+        "enrol the key",
+    ),
+    ("unload", errno.ENOENT): _Row(PatchNotFoundError, "no such module is loaded"),
+    ("unload", errno.EBUSY): _Row(PatchRejectedError, "its module is in use"),
+    ("unload", errno.EWOULDBLOCK): _Row(PatchRejectedError, "its module is in use"),
+}
+
+_WHO = {
+    "enable": "the livepatch core or a pre-patch callback refused it: ",
+    "load": "its init function or the kernel refused it: ",
+}
+
+
+def refusal(
+    number: int,
+    verb: str,
+    name: str,
+    *,
+    extack: str = "",
+    busy: str | None = None,
+    filename: str | None = None,
+) -> LivepatchError:
+    """Make the exception for an error number.
+
+    Args:
+        number: The error number, positive.
+        verb: What was tried: "enable", "revert", "force", "load", "unload", "read".
+        name: The patch, or what else the operation was about.
+        extack: The kernel's own words.
+        busy: Name of the patch in transition, for EBUSY.
+        filename: The file concerned.
+
+    Returns:
+        The exception, to be raised.
+    """
+    row = _TABLE.get((verb, number)) or _TABLE.get(("", number))
+    if row is None:
+        kind: type[LivepatchError] = KernelError if verb == "read" else PatchRejectedError
+        who = _WHO.get(verb, "")
+        row = _Row(kind, f"{who}{os.strerror(number)} (errno {number})")
+    why = row.reason
+    if row.kind is TransitionBusyError:
+        why = f"patch {busy} is in transition" if busy else "the kernel still holds its module"
+    message = f"cannot {verb} {name}: {why}"
+    if issubclass(row.kind, KernelError):
+        after = _AS_BEFORE if row.kind is PatchRejectedError else _UNCHANGED
+        error = row.kind(message, errno=number, filename=filename, extack=extack, after=after, remedy=row.remedy)
+        if isinstance(error, TransitionBusyError):
+            error.patch = busy
+        return error
+    if extack:
+        message = f"{message} (the kernel says: {extack})"
+    if row.kind is UnsupportedError:
+        return UnsupportedError(message, feature=verb, remedy=row.remedy)
+    return row.kind(message, after=_UNCHANGED, remedy=row.remedy)
+
+
+# As klp_find_object_symbol() of kernel/livepatch/core.c says it (6.1 to 6.12).
+_SYMBOL = (
+    (re.compile(r"symbol '([^']+)' not found"), "does not exist in this kernel"),
+    (re.compile(r"symbol position \d+ for symbol '([^']+)'"), "does not exist at that sympos"),
+    (re.compile(r"unresolvable ambiguity for symbol '([^']+)'"), "has an ambiguous name"),
+)
+
+
+def explain(error: PatchRejectedError, log: list[str]) -> PatchRejectedError:
+    """Add the kernel's log to a refusal; name the function if the log names one.
+
+    Args:
+        error: The refusal.
+        log: Lines of the kernel log.
+
+    Returns:
+        The same exception, or a `SymbolError` in its place.
+    """
+    error.log = tuple(log)
+    for line in log:
+        for pattern, why in _SYMBOL:
+            if found := pattern.search(line):
+                better = SymbolError(
+                    f"{error.message.partition(':')[0]}: function {found[1]} {why}",
+                    errno=error.errno or errno.EINVAL,
+                    filename=error.filename if isinstance(error.filename, str) else None,
+                    extack=error.extack,
+                    after=error.after,
+                    remedy="name the function, and its sympos, as /proc/kallsyms does",
+                )
+                better.func = found[1]
+                better.log = (line,)
+                return better
+    return error

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""The livepatch core through sysfs and /proc alone, as any kernel offers it.
+
+Source: /sys/kernel/livepatch (``Documentation/ABI/testing/sysfs-kernel-livepatch``),
+/proc/<pid>/task/<tid>/patch_state (4.12).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pylivepatch._backend import BackendName, PollingWatch, Watch, wait_by
+from pylivepatch._refusal import refusal
+from pylivepatch.errors import PatchNotFoundError, UnsupportedError
+from pylivepatch.features import Features, Missing, names
+from pylivepatch.state import Func, Object, PatchState, PatchStatus, Progress, Target, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STATES = {
+    (True, True): PatchState.ENABLING,
+    (True, False): PatchState.ENABLED,
+    (False, True): PatchState.DISABLING,
+    (False, False): PatchState.DISABLED,
+}
+_VALUES = {Target.UNPATCHED: "0", Target.PATCHED: "1"}
+_ATTRIBUTES = frozenset({"enabled", "transition", "force", "replace", "stack_order", "signal"})
+_NO_KLPCTL = Missing("klpctl is not used", "install klpctl and load it as root")
+
+
+class SysfsBackend:
+    """Reads and writes below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.sysfs = root / "sys"
+        self._proc = root / "proc"
+        self._patches = self.sysfs / "kernel/livepatch"
+        if not self._patches.is_dir():
+            raise UnsupportedError(
+                "this kernel has no livepatch core: /sys/kernel/livepatch is missing",
+                feature="livepatch",
+                since="4.0",
+                remedy="run a kernel built with CONFIG_LIVEPATCH",
+            )
+
+    @property
+    def name(self) -> BackendName:
+        """The backend's name."""
+        return "sysfs"
+
+    def features(self) -> Features:
+        """Say what is there: little, without klpctl."""
+        progress = os.access(self._proc / "1/task/1/patch_state", os.R_OK)
+        missing = dict.fromkeys(names(), _NO_KLPCTL)
+        replace = any((path / "replace").exists() for path in self._directories())
+        del missing["progress"], missing["replace"]
+        if not progress:
+            missing["progress"] = Missing("only root may read patch_state", "run it as root")
+        if not replace:
+            missing["replace"] = Missing(
+                "sysfs does not tell it, or there is no patch to tell it of",
+                _NO_KLPCTL.remedy,
+                "6.11",
+            )
+        return Features(progress=progress, replace=replace, missing=MappingProxyType(missing))
+
+    def patches(self) -> list[PatchStatus]:
+        """Read all patches, and the live patch modules that are not enabled."""
+        found = []
+        for path in self._directories():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(self._read(path))
+        seen = {status.name for status in found}
+        return found + [self._idle(name) for name in self._modules() if name not in seen]
+
+    def patch(self, name: str) -> PatchStatus:
+        """Read one patch."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._read(self._patches / name)
+        if self._is_livepatch(self.sysfs / "module" / name):
+            return self._idle(name)
+        raise PatchNotFoundError(
+            f"there is no patch {name}",
+            after="nothing has changed",
+            remedy="list the patches, or load it first",
+        )
+
+    def enable(self, name: str) -> None:
+        """Turn a patch that is being disabled round: all that sysfs can enable."""
+        status = self.patch(name)
+        if status.state in (PatchState.ENABLED, PatchState.ENABLING):
+            raise refusal(errno.EALREADY, "enable", name)
+        if status.state is not PatchState.DISABLING:
+            if status.registered:
+                raise UnsupportedError(
+                    f"cannot enable {name}: it is registered with klpctl, which is not used",
+                    feature="registered",
+                    remedy="use the backend klpctl",
+                )
+            raise UnsupportedError(
+                f"cannot enable {name}: the kernel enables such a patch only when it is loaded",
+                feature="enable",
+                remedy="unload its module and load it again",
+            )
+        self._write(name, "enabled", "1", "enable")
+
+    def revert(self, name: str) -> None:
+        """Start disabling, or turn a patch that is being enabled round."""
+        if self.patch(name).state not in (PatchState.ENABLED, PatchState.ENABLING):
+            raise refusal(errno.EALREADY, "revert", name)
+        self._write(name, "enabled", "0", "revert")
+
+    def force(self, name: str) -> None:
+        """End the transition without waiting for its tasks."""
+        if not self.patch(name).state.in_transition:
+            raise refusal(errno.EALREADY, "force", name)
+        self._write(name, "force", "1", "force")
+
+    def tasks(self) -> list[Task]:
+        """Read the tasks of the running transition; idle tasks are not in /proc."""
+        target = None
+        for path in self._directories():
+            with contextlib.suppress(FileNotFoundError):
+                if _flag(path / "transition"):
+                    target = Target.PATCHED if _flag(path / "enabled") else Target.UNPATCHED
+        if target is None:
+            return []
+        tasks = []
+        for thread in self._threads():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                try:
+                    state = _text(thread / "patch_state")
+                except PermissionError as error:
+                    raise refusal(errno.EACCES, "read", str(thread / "patch_state")) from error
+                pid, tid = int(thread.parent.parent.name), int(thread.name)
+                pending = state not in (_VALUES[target], "-1")
+                tasks.append(Task(pid, tid, _text(thread / "comm"), pending))
+        return tasks
+
+    def task_count(self) -> int:
+        """Count all tasks but the idle ones, which are not in /proc."""
+        return sum(1 for _ in self._threads())
+
+    def watch(self) -> Watch:
+        """Watch by polling."""
+        return PollingWatch()
+
+    def wait(self, name: str, timeout: float | None) -> PatchStatus | None:
+        """Wait by polling."""
+        return wait_by(self.watch(), lambda: self._settled(name), timeout)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def busy(self) -> str | None:
+        """Name the patch in transition, if there is one."""
+        for path in self._directories():
+            with contextlib.suppress(FileNotFoundError):
+                if _flag(path / "transition"):
+                    return path.name
+        return None
+
+    def _settled(self, name: str) -> PatchStatus:
+        try:
+            return self._read(self._patches / name, count=False)
+        except FileNotFoundError:
+            return self._idle(name)
+
+    def _directories(self) -> list[Path]:
+        return sorted(path for path in self._patches.iterdir() if path.is_dir())
+
+    def _read(self, path: Path, *, count: bool = True) -> PatchStatus:
+        enabled = _flag(path / "enabled")
+        state = _STATES[enabled, _flag(path / "transition")]
+        replace = None
+        with contextlib.suppress(FileNotFoundError):
+            replace = _flag(path / "replace")
+        progress = None
+        if state.in_transition:
+            target = Target.PATCHED if enabled else Target.UNPATCHED
+            progress = self._progress(target) if count else Progress(target, 0, 0, 0.0)
+        return PatchStatus(
+            name=path.name,
+            state=state,
+            registered=self._is_registered(path.name),
+            replace=replace,
+            forced=False,
+            objects=tuple(self._objects(path)),
+            progress=progress,
+        )
+
+    def _idle(self, name: str) -> PatchStatus:
+        registered = self._is_registered(name)
+        state = PatchState.REGISTERED if registered else PatchState.DISABLED
+        return PatchStatus(name, state, registered, None, False, (), None)
+
+    def _objects(self, path: Path) -> Iterator[Object]:
+        for entry in sorted(path.iterdir()):
+            if entry.name in _ATTRIBUTES or not entry.is_dir():
+                continue
+            funcs = []
+            for func in sorted(entry.iterdir()):
+                name, comma, sympos = func.name.rpartition(",")
+                if comma and sympos.isdigit():
+                    funcs.append(Func(name, int(sympos)))
+            yield Object(entry.name, tuple(funcs))
+
+    def _modules(self) -> list[str]:
+        try:
+            modules = sorted((self.sysfs / "module").iterdir())
+        except FileNotFoundError:
+            return []
+        return [path.name for path in modules if self._is_livepatch(path)]
+
+    @staticmethod
+    def _is_livepatch(module: Path) -> bool:
+        # TAINT_LIVEPATCH, 'K', is set for every module with modinfo livepatch=Y
+        # (2992ef29ae01, 4.6).
+        with contextlib.suppress(OSError):
+            return "K" in _text(module / "taint")
+        return False
+
+    def _is_registered(self, name: str) -> bool:
+        return (self.sysfs / "module/klpctl/holders" / name).exists()
+
+    def _threads(self) -> Iterator[Path]:
+        for process in os.scandir(self._proc):
+            if process.name.isdigit():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    for thread in os.scandir(Path(process.path) / "task"):
+                        yield Path(thread.path)
+
+    def _progress(self, target: Target) -> Progress:
+        done = total = 0
+        for thread in self._threads():
+            try:
+                done += _text(thread / "patch_state") == _VALUES[target]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except PermissionError:
+                return Progress(target, 0, 0, 0.0)
+            total += 1
+        return Progress(target, done, total, 0.0)
+
+    def _write(self, name: str, attribute: str, value: str, verb: str) -> None:
+        path = self._patches / name / attribute
+        try:
+            # One write() call, and no O_CREAT: sysfs wants neither more nor less.
+            file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, value.encode())
+            finally:
+                os.close(file)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise refusal(number, verb, name, busy=self.busy(), filename=str(path)) from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace").strip()
+
+
+def _flag(path: Path) -> bool:
+    return _text(path) == "1"

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The group that holds all commands."""
+
+from __future__ import annotations
+
+import click
+
+from pylivepatch.cli._session import Session, report
+from pylivepatch.cli.change import enable, force, revert
+from pylivepatch.cli.load import load, unload
+from pylivepatch.cli.show import list_, status
+from pylivepatch.cli.watch import watch
+from pylivepatch.errors import LivepatchError
+
+_EPILOG = """\b
+Exit codes:
+  0  done                              6  timed out or reversed; reversal done
+  2  usage                             7  timed out, still in transition
+  3  not permitted                     8  refused by the kernel
+  4  no such patch or file             9  not supported here
+  5  another transition is running   130  interrupted
+"""
+
+
+class Commands(click.Group):
+    """A group that turns exceptions into messages and exit codes.
+
+    It imports `lab` when that is asked for: nothing else needs its machinery.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands."""
+        return sorted([*super().list_commands(ctx), "lab"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command."""
+        if cmd_name != "lab":
+            return super().get_command(ctx, cmd_name)
+        from pylivepatch.cli.lab import lab
+
+        return lab
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; report what it raises."""
+        try:
+            return super().invoke(ctx)
+        except LivepatchError as error:
+            ctx.exit(report(ctx.ensure_object(Session), error))
+        except KeyboardInterrupt:
+            ctx.exit(Session.INTERRUPTED)
+
+
+@click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pylivepatch")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "klpctl", "sysfs"]),
+    default="auto",
+    show_default=True,
+    help="How to reach the kernel.",
+)
+@click.option("--root", type=click.Path(file_okay=False, exists=True), default="/", hidden=True)
+@click.pass_context
+def group(ctx: click.Context, backend: str, root: str) -> None:
+    """Live-patch the running kernel: load, enable, follow and revert patches."""
+    session = ctx.ensure_object(Session)
+    session.backend = backend
+    session.root = root
+
+
+for command in (load, enable, revert, unload, list_, status, watch, force):
+    group.add_command(command)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""``pylivepatch watch``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from pylivepatch.cli._session import Session, json_option
+
+if TYPE_CHECKING:
+    from pylivepatch.event import Event, EventSource
+
+
+@click.command()
+@click.option(
+    "--source",
+    type=click.Choice(["netlink", "udev"]),
+    default="netlink",
+    show_default=True,
+    help="From klpctl itself, or after udevd.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+@json_option
+@click.pass_obj
+def watch(session: Session, source: str, count: int | None) -> None:
+    """Print events of all patches as they happen, one on a line."""
+    with session.core() as core, core.monitor(cast("EventSource", source)) as monitor:
+        if not session.json:
+            click.echo(f"pylivepatch: listening to {source}", err=True)
+        lost = 0
+        for seen, event in enumerate(monitor, start=1):
+            if monitor.lost > lost:
+                session.result({"lost": monitor.lost - lost}, f"({monitor.lost - lost} events were lost)")
+                lost = monitor.lost
+            session.result(_data(event), _line(event))
+            if seen == count:
+                break
+
+
+def _data(event: Event) -> dict[str, object]:
+    return {
+        "sequence": event.sequence,
+        "time": event.time,
+        "action": str(event.action),
+        "name": event.name,
+        "state": str(event.state),
+        "target": None if event.target is None else str(event.target),
+        "registered": event.registered,
+        "replace": event.replace,
+        "forced": event.forced,
+        "source": event.source,
+    }
+
+
+def _line(event: Event) -> str:
+    target = f" → {event.target}" if event.target else ""
+    return f"{event.time:14.6f}  {event.sequence:6}  {event.name}  {event.action}{target}  ({event.state})"

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""Patches: what is loaded into the kernel and can be enabled and reverted."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING
+
+from pylivepatch import _modules
+from pylivepatch._kmsg import explained
+from pylivepatch._names import timeout_seconds
+from pylivepatch.errors import (
+    BadDataError,
+    PatchStateError,
+    TransitionBusyError,
+    UnsupportedError,
+)
+from pylivepatch.state import Object, PatchState, PatchStatus, Target
+from pylivepatch.transition import OnTimeout, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pylivepatch._backend import Backend
+
+__all__ = ["Patch"]
+
+_LAST_REFERENCE = 2.0
+_PAUSE = 0.005
+
+
+class Patch:
+    """A patch by its name, had from `Core`. Each property asks the kernel anew.
+
+    Attributes:
+        name: Name of the patch, which is its module's name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        sysfs: Path,
+        reload: Callable[[], object] | None = None,
+    ) -> None:
+        self.name = name
+        self._backend = backend
+        self._sysfs = sysfs
+        self._reload = reload
+
+    def __repr__(self) -> str:
+        return f"<Patch {self.name}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Patch) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def status(self) -> PatchStatus:
+        """Read everything about the patch at once.
+
+        Raises:
+            PatchNotFoundError: It is gone.
+
+        Source: klpctl, KLPCTL_CMD_PATCH_GET; or /sys/kernel/livepatch/<patch> (4.0).
+        """
+        return self._backend.patch(self.name)
+
+    @property
+    def state(self) -> PatchState:
+        """Where it stands now."""
+        return self.status().state
+
+    @property
+    def registered(self) -> bool:
+        """Registered with klpctl; otherwise an ordinary live patch module."""
+        return self.status().registered
+
+    @property
+    def replace(self) -> bool | None:
+        """Whether it replaces all patches before it; None when that cannot be told."""
+        return self.status().replace
+
+    @property
+    def objects(self) -> tuple[Object, ...]:
+        """What it changes: objects, and the functions in them."""
+        return self.status().objects
+
+    @property
+    def transition(self) -> Transition | None:
+        """Its running transition, whoever started it, without a deadline; or None."""
+        status = self.status()
+        if status.progress is None or not status.state.in_transition:
+            return None
+        started = time.monotonic() if status.started is None else status.started
+        target = status.progress.target
+        return Transition(self, self._backend, target, started, None, "reverse")
+
+    def enable(
+        self, timeout: float | None = 30.0, *, on_timeout: OnTimeout = "reverse", wait: bool = True
+    ) -> Transition:
+        """Switch all tasks to the new code.
+
+        The bare call returns when that is done: nobody has to remember to wait,
+        and the deadline always has somebody to enforce it. With ``wait=False``
+        it returns when the transition has started, and the transition is followed
+        by iterating, in a ``with`` block, or by `Transition.wait`, where the
+        deadline is enforced then.
+
+        A patch that is being disabled is turned round.
+
+        Args:
+            timeout: Seconds until the deadline; None waits for ever.
+            on_timeout: "reverse" turns the transition round at the deadline;
+                "report" leaves it going.
+            wait: Whether to wait for the end.
+
+        Returns:
+            The transition, finished if it was waited for.
+
+        Raises:
+            PatchStateError: It is already enabled. Nothing has changed.
+            TransitionBusyError: Another patch is in transition. Nothing has changed.
+            PatchRejectedError: The livepatch core, or a pre-patch callback,
+                refused it. The kernel is as it was before.
+            SymbolError: As above, because of a function's name.
+            UnsupportedError: It must be loaded anew for that: an ordinary live
+                patch module that was disabled. Nothing has changed.
+            AccessError: The caller is not root. Nothing has changed.
+            PatchNotFoundError: It is gone.
+            TransitionTimeoutError: The deadline passed. The patch is not enabled
+                ("reverse"), or still being enabled ("report").
+            TransitionReversedError: Somebody else turned it round. The patch is
+                not enabled.
+
+        Source: klp_enable_patch(); klpctl, KLPCTL_CMD_PATCH_ENABLE.
+        """
+        return self._change(self._enable, Target.PATCHED, timeout, on_timeout, wait)
+
+    def revert(
+        self, timeout: float | None = 30.0, *, on_timeout: OnTimeout = "reverse", wait: bool = True
+    ) -> Transition:
+        """Switch all tasks back to the old code.
+
+        Waits as `enable` does, and its deadline is enforced alike: a reversed
+        revert leaves the patch enabled. A patch that is being enabled is turned
+        round. An ordinary live patch module is gone from the list of patches
+        afterwards when klpctl is not used, though its module stays loaded.
+
+        Args:
+            timeout: Seconds until the deadline; None waits for ever.
+            on_timeout: "reverse" turns the transition round at the deadline;
+                "report" leaves it going.
+            wait: Whether to wait for the end.
+
+        Returns:
+            The transition, finished if it was waited for.
+
+        Raises:
+            PatchStateError: It is not enabled. Nothing has changed.
+            TransitionBusyError: Another patch is in transition. Nothing has changed.
+            PatchRejectedError: The livepatch core refused it. Nothing has changed.
+            AccessError: The caller is not root. Nothing has changed.
+            PatchNotFoundError: It is gone.
+            TransitionTimeoutError: The deadline passed. The patch is still
+                enabled ("reverse"), or being disabled ("report").
+            TransitionReversedError: Somebody else turned it round. The patch is
+                enabled.
+
+        Source: klpctl, KLPCTL_CMD_PATCH_REVERT; or
+        /sys/kernel/livepatch/<patch>/enabled (4.0).
+        """
+        return self._change(self._backend.revert, Target.UNPATCHED, timeout, on_timeout, wait)
+
+    def unload(self) -> None:
+        """Remove its module, waiting up to 2 s for the kernel to let go of it.
+
+        Raises:
+            PatchStateError: It is enabled, in transition, was forced, or its
+                module is in use. It stays loaded.
+            AccessError: The caller is not root. It stays loaded.
+            PatchNotFoundError: It is gone.
+
+        Source: delete_module(2), never forced.
+        """
+        status = self.status()
+        why = remedy = ""
+        if status.state.in_transition:
+            why, remedy = f"it is {status.state}", "wait for the end of its transition"
+        elif status.state is PatchState.ENABLED:
+            why, remedy = "it is enabled", "revert it first"
+        elif status.forced:
+            why, remedy = "a transition of it was forced", "it can go with a reboot only"
+        if why:
+            raise PatchStateError(
+                f"cannot unload {self.name}: {why}",
+                errno=errno.EBUSY,
+                after="nothing has changed",
+                remedy=remedy,
+            )
+        _modules.remove(self.name, self._sysfs)
+
+    def force(self, *, accept_risk: bool) -> None:
+        """End its transition without waiting for its tasks. May crash the kernel.
+
+        Tasks that run old code go on with it while others run the new: the
+        consistency model is broken, and the module can never be unloaded. Prefer
+        `Transition.reverse`.
+
+        Args:
+            accept_risk: Must be True: the caller knows that.
+
+        Raises:
+            BadDataError: The risk is not accepted. Nothing has changed.
+            PatchStateError: It is not in transition. Nothing has changed.
+            AccessError: The caller is not root. Nothing has changed.
+            PatchNotFoundError: It is gone.
+
+        Source: klp_force_transition(); klpctl, KLPCTL_CMD_PATCH_FORCE; or
+        /sys/kernel/livepatch/<patch>/force (4.15).
+        """
+        if accept_risk is not True:
+            raise BadDataError(
+                f"cannot force {self.name}: the risk is not accepted",
+                after="nothing has changed",
+                remedy="reverse its transition instead, or pass accept_risk=True",
+            )
+        self._backend.force(self.name)
+
+    def _change(
+        self,
+        start: Callable[[str], None],
+        target: Target,
+        timeout: float | None,
+        on_timeout: OnTimeout,
+        wait: bool,
+    ) -> Transition:
+        timeout = timeout_seconds(timeout)
+        end = time.monotonic() + _LAST_REFERENCE
+        while True:
+            started = time.monotonic()
+            transition = Transition(self, self._backend, target, started, timeout, on_timeout)
+            try:
+                with explained(self.name):
+                    start(self.name)
+                break
+            except TransitionBusyError as error:
+                # No patch is named: the kernel is about to let go of the module.
+                if error.patch is not None or started >= end:
+                    raise
+                time.sleep(_PAUSE)
+        transition.progress()
+        return transition.wait() if wait else transition
+
+    def _enable(self, name: str) -> None:
+        try:
+            self._backend.enable(name)
+        except UnsupportedError:
+            if self._reload is None or self.state is not PatchState.DISABLED:
+                raise
+            self.unload()
+            self._reload()
+            if self.registered:
+                self._backend.enable(name)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""The command line: output and exit codes, on captured trees."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from pylivepatch.cli._main import group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+
+HOLD = "sys/kernel/livepatch/plp_hold"
+PATCH = {"name", "state", "registered", "replace", "objects", "transition"}
+
+
+def run(root: Path, *words: str | Path) -> Result:
+    """Run a command on a tree."""
+    return CliRunner().invoke(group, ["--root", str(root), *map(str, words)], prog_name="pylivepatch")
+
+
+def error(result: Result) -> dict[str, Any]:
+    """The error of a command with --json, which printed nothing else."""
+    assert result.stdout == ""
+    found: dict[str, Any] = json.loads(result.stderr)["error"]
+    return found
+
+
+def test_status_schema(enabling: Path) -> None:
+    """`status --json` has exactly the documented keys."""
+    result = run(enabling, "status", "--json")
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert set(data) == {"kernel", "backend", "patches"}
+    assert data["kernel"].startswith("6.1.0-")
+    assert data["backend"] == "sysfs"
+    assert all(set(patch) == PATCH for patch in data["patches"])
+    patches = {patch["name"]: patch for patch in data["patches"]}
+    assert {name: patch["state"] for name, patch in patches.items()} == {
+        "plp_cmdline": "registered",
+        "plp_foreign": "enabled",
+        "plp_hold": "enabling",
+    }
+    assert patches["plp_foreign"]["transition"] is None
+    assert patches["plp_foreign"]["objects"] == [
+        {"name": "vmlinux", "funcs": [{"name": "loadavg_proc_show", "sympos": 1}]}
+    ]
+    transition = patches["plp_hold"]["transition"]
+    assert set(transition) == {"target", "total", "done"}
+    assert transition["target"] == "patched"
+    assert transition["done"] == transition["total"] - 1
+
+
+def test_status_of_one(enabling: Path) -> None:
+    """`status NAME` shows that patch alone."""
+    data = json.loads(run(enabling, "status", "plp-foreign", "--json").stdout)
+    assert [patch["name"] for patch in data["patches"]] == ["plp_foreign"]
+
+
+def test_status_for_people(enabling: Path) -> None:
+    """`status` shows patches with what they change, progress, and what is missing and why."""
+    result = run(enabling, "status")
+    assert result.exit_code == 0
+    for words in ("by sysfs", "plp_hold", "plp_target_hold", "tasks patched", "klpctl is not used"):
+        assert words in result.stdout
+
+
+def test_list(enabling: Path) -> None:
+    """`list` has a patch on each line."""
+    lines = run(enabling, "list").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["plp_foreign", "enabled", "foreign"],
+        ["plp_hold", "enabling"],
+        ["plp_cmdline", "registered"],
+    ]
+    data = json.loads(run(enabling, "list", "--json").stdout)
+    assert len(data["patches"]) == len(lines)
+
+
+def test_revert(enabling: Path) -> None:
+    """`revert` waits for the end, and says how long it took."""
+    result = run(enabling, "revert", "plp_foreign", "--json")
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert set(data) == PATCH | {"duration"}
+    assert data["state"] == "disabled"
+    assert data["duration"] >= 0
+
+
+def test_no_wait(enabling: Path) -> None:
+    """With --no-wait the transition goes on when the command is done."""
+    result = run(enabling, "revert", "plp_hold", "--no-wait", "--json")
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert data["state"] == "disabling"
+    assert data["duration"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (["enable", "two words"], 2, "BadDataError"),
+        (["enable", "../plp_foreign"], 2, "BadDataError"),
+        (["enable", "x" * 300], 2, "BadDataError"),
+        (["force", "plp_hold"], 2, "BadDataError"),
+        (["enable", "gone"], 4, "PatchNotFoundError"),
+        (["status", "gone"], 4, "PatchNotFoundError"),
+        (["load", "gone.ko"], 4, "PatchNotFoundError"),
+        (["load", "/dev/null"], 8, "ModuleFileError"),
+        (["enable", "plp_foreign"], 8, "PatchStateError"),
+        (["revert", "plp_cmdline"], 8, "PatchStateError"),
+        (["unload", "plp_foreign"], 8, "PatchStateError"),
+        (["force", "plp_foreign", "--accept-risk"], 8, "PatchStateError"),
+        (["enable", "plp_cmdline"], 9, "UnsupportedError"),
+        (["watch"], 9, "UnsupportedError"),
+    ],
+)
+def test_exit_codes(enabling: Path, words: list[str], code: int, kind: str) -> None:
+    """Each kind of failure has its exit code and its exception, for people and as JSON."""
+    result = run(enabling, *words)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("pylivepatch: ")
+    result = run(enabling, *words, "--json")
+    assert result.exit_code == code
+    assert error(result)["type"] == kind
+    assert error(result)["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dance"],
+        ["enable"],
+        ["enable", "plp_foreign", "--timeout", "0"],
+        ["enable", "plp_foreign", "--timeout", "nan"],
+        ["enable", "plp_foreign", "--on-timeout", "explode"],
+        ["load", "x.ko", "parameter"],
+        ["watch", "--source", "telepathy"],
+        ["watch", "--count", "0"],
+    ],
+)
+def test_usage(enabling: Path, words: list[str]) -> None:
+    """What is no command line exits with 2."""
+    assert run(enabling, *words).exit_code == 2
+
+
+def test_timeout_still_in_transition(enabling: Path) -> None:
+    """A deadline that is only reported exits with 7 and says where the patch stands."""
+    words = ["revert", "plp_hold", "--timeout", "0.001", "--on-timeout", "report", "--json"]
+    result = run(enabling, *words)
+    assert result.exit_code == 7
+    assert error(result)["state"] == "disabling"
+
+
+def play_the_kernel(root: Path, first: Callable[[], None]) -> threading.Thread:
+    """End the transition of plp_hold when it was turned round a second time."""
+    enabled, transition = root / HOLD / "enabled", root / HOLD / "transition"
+
+    def kernel() -> None:
+        while not enabled.read_text().startswith("0"):
+            pass
+        first()
+        while not enabled.read_text().startswith("1"):
+            pass
+        transition.write_text("0\n")
+
+    thread = threading.Thread(target=kernel, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_timeout_reversed(enabling: Path) -> None:
+    """A deadline that turned the transition round exits with 6."""
+    thread = play_the_kernel(enabling, lambda: None)
+    result = run(enabling, "revert", "plp_hold", "--timeout", "0.001", "--json")
+    thread.join()
+    assert result.exit_code == 6
+    assert error(result)["state"] == "enabled"
+
+
+def test_interrupted(enabling: Path) -> None:
+    """Ctrl-C turns the transition round, prints the state, and exits with 130."""
+    thread = play_the_kernel(enabling, lambda: os.kill(os.getpid(), signal.SIGINT))
+    result = run(enabling, "revert", "plp_hold")
+    thread.join()
+    assert result.exit_code == 130
+    assert result.stderr == "pylivepatch: interrupted; patch plp_hold is enabled\n"
+
+
+def test_no_livepatch(tmp_path: Path) -> None:
+    """A kernel without livepatch exits with 9."""
+    assert run(tmp_path, "list").exit_code == 9
+
+
+def test_without_click(tmp_path: Path) -> None:
+    """Without the extra the command names it and exits with 9."""
+    (tmp_path / "click.py").write_text("raise ImportError('no click', name='click')")
+    result = subprocess.run(
+        [sys.executable, "-m", "pylivepatch", "list"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 9
+    assert "pylivepatch[cli]" in result.stderr

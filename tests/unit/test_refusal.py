@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The table from error numbers to exceptions."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from pylivepatch import (
+    AccessError,
+    KernelError,
+    LivepatchError,
+    PatchNotFoundError,
+    PatchRejectedError,
+    PatchStateError,
+    SymbolError,
+    TransitionBusyError,
+    UnsupportedError,
+)
+from pylivepatch._refusal import explain, refusal
+
+
+@pytest.mark.parametrize(
+    ("verb", "number", "kind"),
+    [
+        ("enable", errno.EPERM, AccessError),
+        ("revert", errno.EACCES, AccessError),
+        ("enable", errno.ENOENT, PatchNotFoundError),
+        ("enable", errno.EALREADY, PatchStateError),
+        ("revert", errno.EALREADY, PatchStateError),
+        ("force", errno.EINVAL, PatchStateError),
+        ("enable", errno.EBUSY, TransitionBusyError),
+        ("load", errno.EBUSY, TransitionBusyError),
+        ("enable", errno.EOPNOTSUPP, UnsupportedError),
+        ("enable", errno.EINVAL, PatchRejectedError),
+        ("enable", errno.ENOMEDIUM, PatchRejectedError),
+        ("load", errno.EPERM, AccessError),
+        ("load", errno.ENOENT, PatchRejectedError),
+        ("load", errno.ENOEXEC, PatchRejectedError),
+        ("load", errno.EKEYREJECTED, PatchRejectedError),
+        ("load", errno.ELIBACC, UnsupportedError),
+        ("unload", errno.EAGAIN, PatchRejectedError),
+        ("unload", errno.ENOENT, PatchNotFoundError),
+        ("read", errno.EIO, KernelError),
+    ],
+)
+def test_table(verb: str, number: int, kind: type[LivepatchError]) -> None:
+    """Each error number has its exception, which names the verb, the patch and the state."""
+    error = refusal(number, verb, "fix", extack="words of the kernel")
+    assert type(error) is kind
+    assert str(error).startswith(f"cannot {verb} fix: ")
+    assert "words of the kernel" in str(error)
+    assert error.after
+    if isinstance(error, KernelError):
+        assert error.errno == number
+
+
+def test_busy_names_the_patch_in_transition() -> None:
+    """EBUSY says whose transition is in the way."""
+    error = refusal(errno.EBUSY, "enable", "fix", busy="other")
+    assert isinstance(error, TransitionBusyError)
+    assert error.patch == "other"
+    assert "patch other is in transition" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("line", "func", "why"),
+    [
+        ("livepatch: symbol 'f' not found in symbol table", "f", "does not exist"),
+        ("livepatch: unresolvable ambiguity for symbol 'g' in object '(null)'", "g", "ambiguous"),
+        (
+            "livepatch: symbol position 9 for symbol 'h' in object 'vmlinux' not found",
+            "h",
+            "does not exist at that sympos",
+        ),
+    ],
+)
+def test_the_log_names_the_function(line: str, func: str, why: str) -> None:
+    """A line of the kernel log about a symbol becomes a SymbolError."""
+    error = refusal(errno.EINVAL, "enable", "fix")
+    assert isinstance(error, PatchRejectedError)
+    better = explain(error, ["livepatch: something else", line])
+    assert isinstance(better, SymbolError)
+    assert better.func == func
+    assert why in str(better)
+    assert better.errno == errno.EINVAL
+
+
+def test_other_lines_are_kept() -> None:
+    """Lines that name no function go with the refusal as they are."""
+    error = refusal(errno.ENOMEDIUM, "enable", "fix")
+    assert isinstance(error, PatchRejectedError)
+    line = "livepatch: pre-patch callback failed for object 'vmlinux'"
+    assert explain(error, [line]) is error
+    assert error.log == (line,)
+    assert line in str(error)
