@@ -6,7 +6,7 @@
 #include <linux/wait.h>
 
 static DECLARE_WAIT_QUEUE_HEAD(released);
-static bool hold;
+static bool hold, interruptible;
 static atomic_t sleepers = ATOMIC_INIT(0);
 
 /* Patched by plp_module. */
@@ -19,10 +19,13 @@ static noinline __noclone int plp_target_show(struct seq_file *seq, void *data)
 /* Patched by plp_hold: whoever writes to /proc/plp_target sleeps in it. */
 static noinline __noclone int plp_target_hold(void)
 {
-	int ret;
+	int ret = 0;
 
 	atomic_inc(&sleepers);
-	ret = wait_event_interruptible(released, !READ_ONCE(hold));
+	if (interruptible)
+		ret = wait_event_interruptible(released, !READ_ONCE(hold));
+	else
+		wait_event_idle(released, !READ_ONCE(hold));
 	atomic_dec(&sleepers);
 	return ret;
 }
@@ -66,6 +69,8 @@ static const struct kernel_param_ops hold_ops = {
 	.get = param_get_bool,
 };
 module_param_cb(hold, &hold_ops, &hold, 0644);
+module_param(interruptible, bool, 0644);
+MODULE_PARM_DESC(interruptible, "signals wake the sleepers, those of the livepatch core too");
 
 static int __init target_init(void)
 {

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""What the tests inside a guest share: the payloads, and a kernel left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pylivepatch import Core, LivepatchError
+
+MODULES = Path(os.environ["PYLIVEPATCH_LAB_MODULES"])
+WARNING = 4
+HARMLESS = re.compile(
+    r"loading out-of-tree module taints kernel|module verification failed|TAINT_LIVEPATCH"
+    r"|virtio_fs_setup_dax|Unknown kernel command line|hrtimer: interrupt took"
+    r"|clocksource: |systemd-udevd|workqueue: .* hogged CPU"
+)
+
+
+def log_records() -> list[tuple[int, int, str]]:
+    """Sequence, level and text of all records in the kernel log."""
+    records = []
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                head, _, text = os.read(log, 8192).decode(errors="replace").partition(";")
+            except BlockingIOError:
+                return records
+            except BrokenPipeError:
+                continue
+            level, sequence = head.split(",")[:2]
+            records.append((int(sequence), int(level) & 7, text.split("\n")[0]))
+    finally:
+        os.close(log)
+
+
+class KernelLog:
+    """The kernel log from a test's start on."""
+
+    def __init__(self) -> None:
+        self._start = max((record[0] for record in log_records()), default=-1)
+        self._expected: list[str] = []
+
+    def expect(self, pattern: str) -> None:
+        """Say that the test makes the kernel complain in these words, and that it must."""
+        self._expected.append(pattern)
+
+    def lines(self) -> list[str]:
+        """All lines since the start."""
+        return [text for sequence, _, text in log_records() if sequence > self._start]
+
+    def check(self) -> None:
+        """Fail on any warning that was not expected, and on an expected one that did not come."""
+        lines = self.lines()
+        missing = [pattern for pattern in self._expected if not any(re.search(pattern, line) for line in lines)]
+        assert not missing, f"not in the kernel log: {missing}"
+        bad = [
+            text
+            for sequence, level, text in log_records()
+            if sequence > self._start
+            and level <= WARNING
+            and not HARMLESS.search(text)
+            and not any(re.search(pattern, text) for pattern in self._expected)
+        ]
+        assert not bad, "\n".join(["the kernel log is not clean:", *bad])
+
+
+def loaded() -> set[str]:
+    """Names of the test modules that are loaded."""
+    return {path.name for path in Path("/sys/module").glob("plp_*")}
+
+
+def clean_up() -> None:
+    """Revert and unload everything; targets of patches last."""
+    parameter("plp_target", "hold", "N")
+    parameter("plp_hold", "hold", "N")
+    with Core() as core:
+        for patch in reversed(core.patches()):
+            with contextlib.suppress(LivepatchError):
+                if patch.transition:
+                    patch.transition.wait()
+            with contextlib.suppress(LivepatchError):
+                patch.revert(timeout=60)
+            with contextlib.suppress(LivepatchError):
+                patch.unload()
+    for name in sorted(loaded(), key=lambda name: name == "plp_target"):
+        subprocess.run(["rmmod", name], check=False, capture_output=True)
+
+
+def parameter(module: str, name: str, value: str | None = None) -> str:
+    """Read, or write, a parameter of a module; nothing when it is not loaded."""
+    path = Path("/sys/module", module, "parameters", name)
+    if not path.exists():
+        return ""
+    if value is not None:
+        path.write_text(value)
+    return path.read_text().strip()
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for something that must come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[KernelLog]:
+    """The kernel log; after each test no patch and no module is left, and the log is clean."""
+    kernel_log = KernelLog()
+    yield kernel_log
+    left = loaded()
+    if left:
+        clean_up()
+        left = loaded()
+    assert not left, f"still loaded: {left}"
+    assert not list(Path("/sys/kernel/livepatch").iterdir())
+    kernel_log.check()
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    """The livepatch core through klpctl."""
+    with Core("klpctl") as opened:
+        yield opened
+
+
+@pytest.fixture
+def payload() -> Callable[[str], Path]:
+    """The file of a test module."""
+    return lambda name: MODULES / f"{name}.ko"
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    """The module to be patched, loaded."""
+    subprocess.run(["insmod", MODULES / "plp_target.ko"], check=True)
+    yield "plp_target"
+
+
+class Sleeper:
+    """A process inside the function that sleeps, until it is woken."""
+
+    def __init__(self, module: str = "plp_target", *, interruptible: bool = False) -> None:
+        parameter("plp_target", "interruptible", "NY"[interruptible])
+        parameter("plp_target", "hold", "Y")
+        parameter("plp_hold", "hold", "Y")
+        before = int(parameter(module, "sleepers"))
+        self.process = subprocess.Popen(["sh", "-c", "exec echo x > /proc/plp_target"])
+        until(lambda: int(parameter(module, "sleepers")) == before + 1)
+
+    def wake(self) -> None:
+        """Let it go on, and end."""
+        parameter("plp_target", "hold", "N")
+        parameter("plp_hold", "hold", "N")
+        self.process.wait(20)
+
+
+@pytest.fixture
+def sleeper(target: str) -> Iterator[Callable[..., Sleeper]]:
+    """Start processes inside the function that sleeps; they are woken at the end."""
+    sleepers: list[Sleeper] = []
+
+    def start(module: str = "plp_target", *, interruptible: bool = False) -> Sleeper:
+        sleepers.append(Sleeper(module, interruptible=interruptible))
+        return sleepers[-1]
+
+    yield start
+    for each in sleepers:
+        each.wake()
+
+
+class Workload:
+    """A thread that reads /proc/cmdline in a loop, as a program would."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.errors: list[Exception] = []
+        self.seen: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        path = Path("/proc/cmdline")
+        while not self._stop.is_set():
+            try:
+                text = path.read_text().strip()
+            except OSError as error:
+                self.errors.append(error)
+                continue
+            if not self.seen or self.seen[-1] != text:
+                self.seen.append(text)
+            self.reads += 1
+
+    def sees(self, text: str) -> None:
+        """Wait until it sees that."""
+        until(lambda: self.seen and text in self.seen[-1])
+
+    def stop(self) -> None:
+        """End it."""
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def workload() -> Iterator[Workload]:
+    """A program that calls the function that is patched."""
+    load = Workload()
+    yield load
+    load.stop()
+
+
+def cmdline() -> str:
+    """What /proc/cmdline says."""
+    return Path("/proc/cmdline").read_text().strip()

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: MIT
+"""Bad input: each has its own exception and words, and leaves the kernel exactly as it was."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import KernelLog, cmdline, parameter
+from support import attempt, cli, unchanged
+
+from pylivepatch import (
+    BadDataError,
+    Core,
+    LivepatchError,
+    ModuleFileError,
+    PatchNotFoundError,
+    PatchRejectedError,
+    PatchState,
+    PatchStateError,
+    SymbolError,
+    UnsupportedError,
+)
+
+Payload = Callable[[str], Path]
+SIGNATURE = b"~Module signature appended~\n"
+EM_AARCH64 = 183
+LONG = "a" * 300
+NAMES = ["", " ", "plp cmdline", "../plp_cmdline", "..", ".", "a/b", LONG, "plp_cmdline\0", "plp\ncmdline", "plp_é"]
+
+
+def said(error: LivepatchError, *words: str) -> None:
+    """Insist that the message names the thing, the state afterwards and the way out."""
+    text = str(error)
+    assert all(word in text for word in words), text
+    assert error.after, text
+    assert error.remedy, text
+
+
+# ---- files ----
+
+
+def damaged(tmp_path: Path, how: str, original: Path) -> Path:
+    """Make a module file that cannot be loaded."""
+    path = tmp_path / "plp_cmdline.ko"
+    data = bytearray(original.read_bytes())
+    release = os.uname().release.encode()
+    if how == "directory":
+        path.mkdir()
+        return path
+    if how == "empty":
+        data.clear()
+    elif how == "text":
+        data[:] = b"#!/bin/sh\n" * 100
+    elif how == "truncated":
+        del data[len(data) // 2 :]
+    elif how == "other kernel":
+        assert data.count(b"vermagic=" + release) == 1
+        data[:] = data.replace(b"vermagic=" + release, b"vermagic=0" + release[1:])
+    elif how == "other machine":
+        struct.pack_into("=H", data, 18, EM_AARCH64)
+    elif how == "program":
+        data[:] = Path("/bin/true").read_bytes()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("directory", "cannot be read"),
+        ("empty", "empty"),
+        ("text", "not an ELF file"),
+        ("truncated", "damaged"),
+        ("other kernel", "built for kernel 0"),
+        ("other machine", "EM_AARCH64"),
+        ("program", "not a kernel module"),
+    ],
+)
+def test_a_file_that_is_no_module_for_this_kernel(
+    core: Core, payload: Payload, tmp_path: Path, how: str, words: str
+) -> None:
+    """A file that is not a live patch module for this kernel is refused before it is loaded, with the reason."""
+    path = damaged(tmp_path, how, payload("plp_cmdline"))
+    with unchanged(), pytest.raises(ModuleFileError) as info:
+        core.load(path)
+    assert str(path) in str(info.value)
+    assert words in str(info.value)
+    assert info.value.after == "nothing was loaded"
+
+
+def test_a_file_that_is_not_there(core: Core, tmp_path: Path) -> None:
+    """A missing file is not found, by its name."""
+    with unchanged(), pytest.raises(PatchNotFoundError) as info:
+        core.load(tmp_path / "none.ko")
+    said(info.value, "none.ko")
+
+
+def test_a_module_without_a_patch(core: Core, payload: Payload) -> None:
+    """A module that is not a live patch module is refused, and left to modprobe."""
+    with unchanged(), pytest.raises(ModuleFileError, match="not a live patch module") as info:
+        core.load(payload("plp_plain"))
+    said(info.value, "plp_plain.ko", "insmod")
+
+
+def test_a_kernel_of_other_options(core: Core, payload: Payload, tmp_path: Path, log: KernelLog) -> None:
+    """A module of this release with another vermagic is refused by the kernel, whose words are kept."""
+    path = tmp_path / "plp_cmdline.ko"
+    data = payload("plp_cmdline").read_bytes()
+    before = b"vermagic=" + os.uname().release.encode()
+    assert before + b" SMP" in data
+    path.write_bytes(data.replace(before + b" SMP", before + b" UMP"))
+    log.expect("version magic")
+    with unchanged(), pytest.raises(PatchRejectedError, match="version magic") as info:
+        core.load(path)
+    said(info.value, "plp_cmdline", "build the patch for this kernel")
+    assert info.value.errno == errno.ENOEXEC
+
+
+def test_a_damaged_signature(core: Core, payload: Payload, tmp_path: Path) -> None:
+    """A module whose signature cannot be decoded is refused, even where unsigned ones are not."""
+    path = tmp_path / "plp_cmdline.ko"
+    garbage = bytes(range(64))
+    pkcs7 = struct.pack(">5B3xI", 0, 0, 2, 0, 0, len(garbage))
+    path.write_bytes(payload("plp_cmdline").read_bytes() + garbage + pkcs7 + SIGNATURE)
+    with unchanged(), pytest.raises(PatchRejectedError, match="signature is damaged") as info:
+        core.load(path)
+    said(info.value, "plp_cmdline", "sign it anew")
+    assert info.value.errno == errno.EBADMSG
+
+
+@pytest.mark.parametrize("suffix", ["xz", "zst"])
+def test_compressed_modules_load(core: Core, payload: Payload, tmp_path: Path, suffix: str) -> None:
+    """A module compressed as distributions do loads as it is."""
+    path = tmp_path / f"plp_cmdline.ko.{suffix}"
+    if suffix == "xz":
+        path.write_bytes(lzma.compress(payload("plp_cmdline").read_bytes(), check=lzma.CHECK_CRC32))
+    else:
+        subprocess.run(["zstd", "-q", payload("plp_cmdline"), "-o", path], check=True)
+    patch = core.load(path)
+    assert patch.state is PatchState.REGISTERED
+    patch.unload()
+    path.write_bytes(path.read_bytes()[:-100])
+    with unchanged(), pytest.raises(ModuleFileError, match=r"damaged|not an ELF") as info:
+        core.load(path)
+    assert str(path) in str(info.value)
+
+
+# ---- what a patch names ----
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("name", "func", "words", "complaint"),
+    [
+        ("plp_missing", "plp_no_such_function", "does not exist", "symbol 'plp_no_such_function' not found"),
+        ("plp_ambiguous", "type_show", "ambiguous", "unresolvable ambiguity for symbol 'type_show'"),
+        ("plp_sympos", "type_show", "does not exist at that sympos", "symbol position 4000 for symbol 'type_show'"),
+    ],
+)
+def test_a_function_that_cannot_be_found(
+    core: Core, payload: Payload, log: KernelLog, name: str, func: str, words: str, complaint: str
+) -> None:
+    """A function that does not exist, or not once, is named; the patch stays registered, nothing more."""
+    with open("/proc/kallsyms") as symbols:
+        count = sum(line.split()[2:] == [func] for line in symbols)
+    assert (count == 0) if name == "plp_missing" else (1 < count < 4000)
+    log.expect(complaint)
+    patch = core.load(payload(name))
+    for _ in range(2):
+        with unchanged(), pytest.raises(SymbolError) as info:
+            patch.enable()
+        said(info.value, name, func, words)
+        assert info.value.func == func
+        assert info.value.errno == errno.EINVAL
+    assert patch.state is PatchState.REGISTERED
+    patch.unload()
+
+
+@pytest.mark.parametrize(("name", "number"), [("plp_twice", errno.EEXIST), ("plp_duplicate", errno.EINVAL)])
+def test_a_payload_that_declares_something_twice(
+    core: Core, payload: Payload, log: KernelLog, name: str, number: int
+) -> None:
+    """A payload that registers twice, or names a function twice, is not loaded, and klpctl says why."""
+    log.expect(f"klpctl: {name}: .*(registered already|twice)")
+    with unchanged(), pytest.raises(PatchRejectedError, match=r"registered already|twice") as info:
+        core.load(payload(name))
+    said(info.value, name)
+    assert info.value.errno == number
+
+
+# ---- callbacks and parameters ----
+
+
+@pytest.mark.smoke
+def test_a_callback_that_fails(core: Core, payload: Payload, log: KernelLog) -> None:
+    """A pre-patch callback's own error number is kept; once its cause is gone, the same patch is enabled."""
+    log.expect("pre-patch callback failed")
+    log.expect("failed to enable patch")
+    patch = core.load(payload("plp_prefail"), fail=-errno.ENOMEDIUM)
+    for _ in range(2):
+        with unchanged(), pytest.raises(PatchRejectedError) as info:
+            patch.enable()
+        said(info.value, "plp_prefail", "callback")
+        assert info.value.errno == errno.ENOMEDIUM
+    assert patch.state is PatchState.REGISTERED
+    assert parameter("plp_prefail", "unpost") == "0"
+    parameter("plp_prefail", "fail", "0")
+    patch.enable()
+    assert cmdline() == "cmdline: with callbacks"
+
+
+def test_a_foreign_callback_that_fails(core: Core, payload: Payload, log: KernelLog) -> None:
+    """An ordinary livepatch module whose callback fails is not loaded; without the failure it is."""
+    log.expect("pre-patch callback failed")
+    log.expect("failed to enable patch")
+    with unchanged(), pytest.raises(PatchRejectedError) as info:
+        core.load(payload("plp_foreign"), fail=True)
+    said(info.value, "plp_foreign")
+    assert info.value.errno == errno.ENOMEDIUM
+    patch = core.load(payload("plp_foreign"), fail=False)
+    assert patch.state in (PatchState.ENABLING, PatchState.ENABLED)
+
+
+def test_a_parameter_of_a_wrong_value(core: Core, payload: Payload, log: KernelLog) -> None:
+    """A parameter's wrong value is refused in the kernel's words; an unknown parameter only warns."""
+    log.expect("invalid for parameter `fail'")
+    with unchanged(), pytest.raises(PatchRejectedError, match="parameter") as info:
+        core.load(payload("plp_prefail"), fail="nine")
+    said(info.value, "plp_prefail")
+    log.expect("unknown parameter 'colour' ignored")
+    assert core.load(payload("plp_prefail"), colour="red").state is PatchState.REGISTERED
+
+
+@pytest.mark.parametrize("params", [{"a b": 1}, {"": 1}, {"fail": "1\n"}, {"fail": '"'}, {"fail": "\0"}])
+def test_a_parameter_that_cannot_be_passed(core: Core, payload: Payload, params: dict[str, str]) -> None:
+    """Parameters that the kernel would read as something else are refused before it is asked."""
+    with unchanged(), pytest.raises(BadDataError, match="parameter"):
+        core.load(payload("plp_prefail"), **params)
+
+
+# ---- names and order ----
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_cannot_be_one(core: Core, payload: Payload, name: str) -> None:
+    """A string that cannot name a module is refused, by the API and, with exit code 2, on the command line."""
+    core.load(payload("plp_cmdline"))
+    with unchanged():
+        for find in (core.patch, core.__getitem__):
+            with pytest.raises(BadDataError, match="is not the name of a patch") as info:
+                find(name)
+            said(info.value)
+            assert len(str(info.value)) < 250
+        if "\0" not in name:
+            for command in (["enable"], ["revert"], ["unload"], ["status"], ["force", "--accept-risk"]):
+                done = cli(*command, "--", name)
+                assert (done.returncode, done.stdout) == (2, ""), done
+
+
+def test_a_patch_that_is_not_there(core: Core, payload: Payload) -> None:
+    """An unknown name, one that is a module but no patch, and a patch that is gone are not found."""
+    patch = core.load(payload("plp_cmdline"))
+    patch.unload()
+    with unchanged():
+        for operation in (
+            lambda: core.patch("plp_cmdline"),
+            lambda: core["klpctl"],
+            lambda: core.patch("vmlinux"),
+            patch.enable,
+            patch.revert,
+            patch.unload,
+            lambda: patch.force(accept_risk=True),
+            patch.status,
+        ):
+            with pytest.raises(PatchNotFoundError) as info:
+                operation()
+            said(info.value, "there is no")
+
+
+def test_loading_twice(core: Core, payload: Payload) -> None:
+    """A module that is loaded cannot be loaded again, under any file name."""
+    core.load(payload("plp_cmdline"))
+    with unchanged(), pytest.raises(PatchStateError, match="loaded already") as info:
+        core.load(payload("plp_cmdline"))
+    said(info.value, "plp_cmdline")
+
+
+def test_force_needs_a_transition_and_the_risk(core: Core, payload: Payload) -> None:
+    """Nothing is forced without the keyword, nor outside a transition."""
+    patch = core.load(payload("plp_cmdline"))
+    patch.enable()
+    with unchanged(), pytest.raises(BadDataError, match="risk"):
+        patch.force(accept_risk=1)  # type: ignore[arg-type]
+    with unchanged(), pytest.raises(PatchStateError, match="not in transition") as info:
+        patch.force(accept_risk=True)
+    said(info.value, "plp_cmdline")
+
+
+# ---- what the machine lacks ----
+
+
+def test_klpctl_is_loaded_for_root_alone() -> None:
+    """Where klpctl is installed but not loaded, root gets it loaded; others are told what to do."""
+    subprocess.run(["rmmod", "klpctl"], check=True)
+    try:
+        assert attempt("core.features.require('events')", backend="auto")[0][0] == "UnsupportedError"
+        code = "pylivepatch.Core('klpctl')"
+        [(kind, words)] = attempt(code, backend="sysfs")
+        assert kind == "UnsupportedError"
+        assert "klpctl is not loaded" in words
+        assert "as root" in words
+        assert not Path("/sys/module/klpctl").exists()
+        with Core() as core:
+            assert core.backend == "klpctl"
+        assert Path("/sys/module/klpctl").exists()
+    finally:
+        subprocess.run(["modprobe", "klpctl"], check=True)
+
+
+@pytest.mark.parametrize("backend", ["auto", "klpctl", "sysfs"])
+def test_a_kernel_without_livepatch(backend: str) -> None:
+    """Where /sys/kernel/livepatch does not exist (hidden, here, from one process) it is said what is missing."""
+    code = f"pylivepatch.Core('{backend}')"
+    hide = ("unshare", "-m", "sh", "-c", 'umount -l /sys/kernel/debug; mount -t tmpfs none /sys/kernel; exec "$@"', "sh")
+    script = f"import pylivepatch\ntry:\n    {code}\nexcept pylivepatch.UnsupportedError as error:\n    print(error)"
+    with unchanged():
+        done = subprocess.run([*hide, "python3", "-c", script], capture_output=True, text=True, check=True)
+    assert "no livepatch core" in done.stdout
+    assert "CONFIG_LIVEPATCH" in done.stdout
+
+
+def test_a_backend_that_does_not_exist() -> None:
+    """An unknown backend is refused, with those that are known."""
+    with unchanged(), pytest.raises(BadDataError, match="klpctl or sysfs"):
+        Core("kpatch")  # type: ignore[arg-type]
+    assert issubclass(UnsupportedError, LivepatchError)

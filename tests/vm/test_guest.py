@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""Runs guest/ in one guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pylivepatch import lab
+
+TOP = Path(__file__).parents[2]
+SECONDS = 1500.0
+
+
+def test_guest(pytestconfig: pytest.Config) -> None:
+    """Every test in guest/ passes on the kernel and flavour that were asked for."""
+    command = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", "--durations=5", "tests/vm/guest"]
+    if pytestconfig.getoption("smoke"):
+        command += ["-m", "smoke"]
+    status = lab.run(
+        command,
+        kernel=pytestconfig.getoption("kernel"),
+        flavour=pytestconfig.getoption("flavour"),
+        shares=[TOP],
+        modules=[TOP / "tests/payloads"],
+        timeout=SECONDS,
+    )
+    assert status == 0
