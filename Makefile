@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+
+KERNEL ?= 6.12
+FLAVOUR ?= standard
+
+help:
+	@echo "make demo          the story, on real kernels in QEMU"
+	@echo "make test          all lanes"
+	@echo "make test-unit     Python, no root, no kernel"
+	@echo "make test-shim     the C shim under ASan and UBSan"
+	@echo "make test-public   the wheel, as users get it"
+	@echo "make test-vm       on a real kernel: KERNEL=6.1 FLAVOUR=rt"
+	@echo "make lint          ruff, mypy, W=1 and sparse for the kernel module"
+	@echo "make docs          into build/docs"
+	@echo "make wheel         into dist/"
+	@echo "make clean         everything that was built"
+
+demo: setup
+	scripts/demo
+
+test: setup
+	scripts/test
+
+test-unit test-shim test-public: test-%: setup
+	scripts/test $*
+
+test-vm: setup
+	scripts/test vm:$(KERNEL):$(FLAVOUR)
+
+lint docs: setup
+	scripts/test $@
+
+wheel: setup
+	.venv/bin/python -m build --outdir dist
+
+setup:
+	@scripts/setup
+
+clean:
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache pylivepatch.egg-info
+	rm -f pylivepatch/_shim*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo test test-unit test-shim test-public test-vm lint docs wheel setup clean
