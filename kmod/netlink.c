@@ -101,6 +101,16 @@ static struct nlattr *start_object(struct sk_buff *skb, const struct klp_object 
 	return nest;
 }
 
+/* A nest's length has 16 bits: an object with many functions goes on in another. */
+static struct nlattr *continue_object(struct sk_buff *skb, struct nlattr *nest,
+				      const struct klp_object *obj)
+{
+	if (skb_tail_pointer(skb) - (unsigned char *)nest < SZ_32K)
+		return nest;
+	nla_nest_end(skb, nest);
+	return start_object(skb, obj);
+}
+
 static int put_declared(struct sk_buff *skb, const struct klp_patch *decl)
 {
 	const struct klp_object *obj;
@@ -111,9 +121,11 @@ static int put_declared(struct sk_buff *skb, const struct klp_patch *decl)
 		nest = start_object(skb, obj);
 		if (!nest)
 			return -EMSGSIZE;
-		klp_for_each_func_static(obj, func)
-			if (put_func(skb, func))
+		klp_for_each_func_static(obj, func) {
+			nest = continue_object(skb, nest, obj);
+			if (!nest || put_func(skb, func))
 				return -EMSGSIZE;
+		}
 		nla_nest_end(skb, nest);
 	}
 	return 0;
@@ -132,9 +144,13 @@ static int put_foreign(struct sk_buff *skb, const struct klp_patch *patch)
 		nest = start_object(skb, obj);
 		if (!nest)
 			return -EMSGSIZE;
-		klp_for_each_func(obj, func)
-			if (!func->nop && put_func(skb, func))
+		klp_for_each_func(obj, func) {
+			if (func->nop)
+				continue;
+			nest = continue_object(skb, nest, obj);
+			if (!nest || put_func(skb, func))
 				return -EMSGSIZE;
+		}
 		nla_nest_end(skb, nest);
 	}
 	return 0;
@@ -189,22 +205,59 @@ static int put_patch(struct sk_buff *skb, const struct klpctl_patch *patch)
 	return put_objects(skb, patch);
 }
 
-/* What put_patch() takes at the most, for a patch of this many functions. */
-static size_t patch_size(const struct klpctl_patch *patch)
+static size_t object_size(size_t name_len)
+{
+	return 2 * nla_total_size(name_len + 1);
+}
+
+static size_t func_size(const struct klp_func *func)
+{
+	return nla_total_size(nla_total_size(strlen(func->old_name) + 1) +
+			      nla_total_size(sizeof(u32)));
+}
+
+static size_t declared_size(const struct klp_patch *decl)
 {
 	const struct klp_object *obj;
 	const struct klp_func *func;
-	size_t size = NLMSG_DEFAULT_SIZE;
+	size_t size = 0;
 
-	if (!patch->decl)
-		return size + SZ_32K;
-	klp_for_each_object_static(patch->decl, obj) {
-		size += 2 * nla_total_size(MODULE_NAME_LEN);
+	klp_for_each_object_static(decl, obj) {
+		size += object_size(MODULE_NAME_LEN);
 		klp_for_each_func_static(obj, func)
-			size += nla_total_size(nla_total_size(strlen(func->old_name) + 1) +
-					       nla_total_size(sizeof(u32)));
+			size += func_size(func);
 	}
 	return size;
+}
+
+static size_t foreign_size(const char *name)
+{
+	const struct klp_object *obj;
+	const struct klp_func *func;
+	const struct klp_patch *core;
+	size_t size = 0;
+
+	if (!klpctl_core_visible())
+		return 0;
+	klpctl_core_lock();
+	core = klpctl_core_find(name);
+	if (core) {
+		klp_for_each_object(core, obj) {
+			size += object_size(MODULE_NAME_LEN);
+			klp_for_each_func(obj, func)
+				size += func_size(func);
+		}
+	}
+	klpctl_core_unlock();
+	return size;
+}
+
+/* What put_patch() takes at the most: its objects, again for each 32 KiB, and the rest. */
+static size_t patch_size(const struct klpctl_patch *patch)
+{
+	size_t size = patch->decl ? declared_size(patch->decl) : foreign_size(patch->name);
+
+	return NLMSG_DEFAULT_SIZE + size + size / SZ_32K * object_size(MODULE_NAME_LEN);
 }
 
 static int patch_get(struct sk_buff *skb, struct genl_info *info)
@@ -303,7 +356,8 @@ static int operate(struct sk_buff *skb, struct genl_info *info,
 	ret = operation(nla_data(info->attrs[KLPCTL_A_NAME]), &why);
 	if (ret && why && info->extack)
 		info->extack->_msg = why;
-	return ret;
+	/* netlink_rcv_skb() answers nothing at all to -EINTR. */
+	return ret == -EINTR ? -EAGAIN : ret;
 }
 
 static int patch_enable(struct sk_buff *skb, struct genl_info *info)

@@ -105,18 +105,21 @@ def patch_status(message: Values, now: float | None = None) -> PatchStatus:
         registered=bool(flags & lib.KLPCTL_PATCH_REGISTERED),
         replace=bool(flags & lib.KLPCTL_PATCH_REPLACE),
         forced=bool(flags & lib.KLPCTL_PATCH_FORCED),
-        objects=tuple(_object(nest) for nest in message.nested(lib.KLPCTL_A_OBJECT)),
+        objects=_objects(message.nested(lib.KLPCTL_A_OBJECT)),
         progress=progress,
         started=started,
     )
 
 
-def _object(nest: Values) -> Object:
-    funcs = tuple(
-        Func(func.texts[lib.KLPCTL_A_FUNC_NAME], func.numbers.get(lib.KLPCTL_A_FUNC_SYMPOS, 0))
-        for func in nest.nested(lib.KLPCTL_A_OBJECT_FUNC)
-    )
-    return Object(nest.texts[lib.KLPCTL_A_OBJECT_NAME], funcs)
+def _objects(nests: Iterable[Values]) -> tuple[Object, ...]:
+    """One with very many functions comes in several nests of the same name."""
+    found: dict[str, list[Func]] = {}
+    for nest in nests:
+        found.setdefault(nest.texts[lib.KLPCTL_A_OBJECT_NAME], []).extend(
+            Func(func.texts[lib.KLPCTL_A_FUNC_NAME], func.numbers.get(lib.KLPCTL_A_FUNC_SYMPOS, 0))
+            for func in nest.nested(lib.KLPCTL_A_OBJECT_FUNC)
+        )
+    return tuple(Object(name, tuple(funcs)) for name, funcs in found.items())
 
 
 def tasks(message: Values) -> Iterable[Task]:

@@ -34,7 +34,8 @@
  *                                            KLPCTL_FEATURE_IDLE
  *           KLPCTL_A_TRANSITION_DONE    u32  of these, switched to the target
  *           KLPCTL_A_TRANSITION_START   u64  ns, CLOCK_MONOTONIC
- *         KLPCTL_A_OBJECT         nest    once for each object
+ *         KLPCTL_A_OBJECT         nest    for each object, and again with the same
+ *                                         name for one with very many functions
  *           KLPCTL_A_OBJECT_NAME        string  "vmlinux" or a module name
  *           KLPCTL_A_OBJECT_FUNC        nest    once for each function
  *             KLPCTL_A_FUNC_NAME          string  the replaced function
@@ -47,8 +48,8 @@
  *       disabled round. The reply (ack) comes when the transition has started.
  *       errors: ENOENT no such patch; EALREADY it is enabled or being enabled;
  *         EBUSY another patch is in transition, or the kernel still holds the
- *         module; EOPNOTSUPP the module must be loaded anew for that; EINTR a
- *         signal came; others:
+ *         module; EOPNOTSUPP the module must be loaded anew for that; EAGAIN
+ *         (ioctl: EINTR) a signal came; others:
  *         what klp_enable_patch() or a pre-patch callback returned. The patch
  *         is then as it was before.
  *
