@@ -49,6 +49,18 @@ int plp_dev_version(int fd, uint32_t *version, uint64_t *features)
 	return 0;
 }
 
+int plp_dev_enable(int fd, const char *name, uint32_t confirm_ms, uint32_t flags)
+{
+	struct klpctl_ioc_enable arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.confirm_ms = confirm_ms,
+	};
+	int ret = name_copy(arg.name, name);
+
+	return ret ? ret : dev_ioctl(fd, KLPCTL_IOC_ENABLE, &arg);
+}
+
 static int dev_patch(int fd, unsigned long request, const char *name)
 {
 	struct klpctl_ioc_patch arg = { .size = sizeof(arg) };
@@ -57,14 +69,14 @@ static int dev_patch(int fd, unsigned long request, const char *name)
 	return ret ? ret : dev_ioctl(fd, request, &arg);
 }
 
-int plp_dev_enable(int fd, const char *name)
-{
-	return dev_patch(fd, KLPCTL_IOC_ENABLE, name);
-}
-
 int plp_dev_revert(int fd, const char *name)
 {
 	return dev_patch(fd, KLPCTL_IOC_REVERT, name);
+}
+
+int plp_dev_confirm(int fd, const char *name)
+{
+	return dev_patch(fd, KLPCTL_IOC_CONFIRM, name);
 }
 
 int plp_dev_wait(int fd, const char *name, uint32_t timeout_ms, uint32_t *state)

@@ -80,8 +80,10 @@ int plp_dev_close(int fd);
 int plp_dev_version(int fd, uint32_t *version, uint64_t *features);
 
 /* Both: -ENAMETOOLONG when name has more than KLPCTL_NAME_LEN bytes. */
-int plp_dev_enable(int fd, const char *name);
+/* confirm_ms: 0, or KLPCTL_IOC_CONFIRM is awaited; flags: KLPCTL_ENABLE_*. */
+int plp_dev_enable(int fd, const char *name, uint32_t confirm_ms, uint32_t flags);
 int plp_dev_revert(int fd, const char *name);
+int plp_dev_confirm(int fd, const char *name);
 
 /* Until the patch is not in transition: 0, -ETIMEDOUT or -EINTR; *state is set. */
 int plp_dev_wait(int fd, const char *name, uint32_t timeout_ms, uint32_t *state);

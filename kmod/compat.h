@@ -6,6 +6,7 @@
 #include <linux/device/class.h>
 #include <linux/livepatch.h>
 #include <linux/version.h>
+#include <net/genetlink.h>
 
 /* 1aaba11da9aa ("driver core: class: remove module * from class_create()"), 6.4 */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
@@ -13,6 +14,16 @@
 #else
 #define klpctl_class_create(name) class_create(name)
 #endif
+
+/* struct genl_dumpit_info has got a struct genl_info inside, 6.6 */
+static inline struct nlattr **klpctl_dump_attrs(struct netlink_callback *cb)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+	return genl_dumpit_info(cb)->attrs;
+#else
+	return genl_info_dump(cb)->attrs;
+#endif
+}
 
 /* d927752f287f ("livepatch: Rename KLP_* to KLP_TRANSITION_*"), 6.10 */
 #ifndef KLP_TRANSITION_IDLE

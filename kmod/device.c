@@ -19,6 +19,8 @@ static const char *const action_names[] = {
 	[KLPCTL_ACTION_COMPLETED]	= "completed",
 	[KLPCTL_ACTION_REPLACED]	= "replaced",
 	[KLPCTL_ACTION_UNREGISTERED]	= "unregistered",
+	[KLPCTL_ACTION_CONFIRMED]	= "confirmed",
+	[KLPCTL_ACTION_EXPIRED]		= "expired",
 };
 
 static const char *const state_names[] = {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Events: numbered, then sent by netlink and as a uevent. */
+#include <linux/ktime.h>
+
 #include "device.h"
 #include "event.h"
 #include "netlink.h"
@@ -31,6 +33,34 @@ void klpctl_event_send(struct klpctl_patch *patch, enum klpctl_action action,
 
 	klpctl_netlink_event(&event);
 	klpctl_device_event(&event);
+}
+
+/**
+ * klpctl_event_progress() - tell those who listen how far a transition has come
+ * @patch: in transition
+ * @target: where it leads
+ * @total: tasks
+ * @done: of these, switched
+ *
+ * Has the number of the event before it, so that who does not care, and udev,
+ * which is not told, see no gap.
+ *
+ * Context: Process context, under klpctl_patch_lock(). May sleep.
+ */
+void klpctl_event_progress(struct klpctl_patch *patch, enum klpctl_target target,
+			   u32 total, u32 done)
+{
+	const struct klpctl_event event = {
+		.patch = patch,
+		.seq = seq,
+		.time = ktime_get_ns(),
+		.action = KLPCTL_ACTION_PROGRESS,
+		.target = target,
+		.total = total,
+		.done = done,
+	};
+
+	klpctl_netlink_event(&event);
 }
 
 /**

@@ -15,6 +15,8 @@ struct klpctl_patch;
  * @time: CLOCK_MONOTONIC in ns
  * @action: what
  * @target: of the transition, for the actions that have one
+ * @total: tasks, for progress
+ * @done: of these, switched
  */
 struct klpctl_event {
 	const struct klpctl_patch *patch;
@@ -22,18 +24,23 @@ struct klpctl_event {
 	u64 time;
 	enum klpctl_action action;
 	enum klpctl_target target;
+	u32 total;
+	u32 done;
 };
 
 static inline bool klpctl_event_has_target(const struct klpctl_event *event)
 {
 	return event->action == KLPCTL_ACTION_STARTED ||
 	       event->action == KLPCTL_ACTION_REVERSED ||
+	       event->action == KLPCTL_ACTION_PROGRESS ||
 	       event->action == KLPCTL_ACTION_FORCED ||
 	       event->action == KLPCTL_ACTION_COMPLETED;
 }
 
 void klpctl_event_send(struct klpctl_patch *patch, enum klpctl_action action,
 		       u64 time, enum klpctl_target target);
+void klpctl_event_progress(struct klpctl_patch *patch, enum klpctl_target target,
+			   u32 total, u32 done);
 void klpctl_event_skip(void);
 u64 klpctl_event_seq(void);
 

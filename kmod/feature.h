@@ -7,6 +7,8 @@
 #include "core.h"
 #include "kick.h"
 #include "klpctl.h"
+#include "reason.h"
+#include "stack.h"
 #include "task.h"
 #include "transition.h"
 
@@ -17,6 +19,8 @@ static inline u64 klpctl_features(void)
 	       (klpctl_kick_active() ? BIT_ULL(KLPCTL_FEATURE_FAST) : 0) |
 	       (klpctl_core_visible() ? BIT_ULL(KLPCTL_FEATURE_FOREIGN) : 0) |
 	       (klpctl_task_sees_idle() ? BIT_ULL(KLPCTL_FEATURE_IDLE) : 0) |
+	       (klpctl_reason_seen() ? BIT_ULL(KLPCTL_FEATURE_REASONS) : 0) |
+	       (klpctl_stack_available() ? BIT_ULL(KLPCTL_FEATURE_STACKS) : 0) |
 	       (klpctl_core_clears_relocs() ? BIT_ULL(KLPCTL_FEATURE_RELOC_CLEAR) : 0);
 }
 

@@ -8,6 +8,7 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
+#include "confirm.h"
 #include "feature.h"
 #include "ioctl.h"
 #include "operation.h"
@@ -29,6 +30,29 @@ static long ioc_version(struct klpctl_ioc_version __user *user)
 	arg.version = KLPCTL_VERSION;
 	arg.features = klpctl_features();
 	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
+}
+
+static long ioc_enable(struct file *file, struct klpctl_ioc_enable __user *user)
+{
+	struct klpctl_ioc_enable arg;
+	const char *why;
+
+	if (!capable(CAP_SYS_MODULE))
+		return -EPERM;
+	if (copy_from_user(&arg, user, sizeof(arg)))
+		return -EFAULT;
+	if (arg.size != sizeof(arg) || (arg.flags & ~KLPCTL_ENABLE_OWNED) ||
+	    ((arg.flags & KLPCTL_ENABLE_OWNED) && !arg.confirm_ms) ||
+	    check_name(arg.name) || arg.reserved0 ||
+	    memchr_inv(arg.reserved, 0, sizeof(arg.reserved)))
+		return -EINVAL;
+	return klpctl_operation_enable(arg.name, arg.confirm_ms,
+				       arg.flags & KLPCTL_ENABLE_OWNED ? file : NULL, &why);
+}
+
+static int confirm(const char *name, const char **why)
+{
+	return klpctl_confirm(name);
 }
 
 static long ioc_patch(struct klpctl_ioc_patch __user *user,
@@ -76,18 +100,27 @@ static long ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case KLPCTL_IOC_VERSION:
 		return ioc_version(user);
 	case KLPCTL_IOC_ENABLE:
-		return ioc_patch(user, klpctl_operation_enable);
+		return ioc_enable(file, user);
 	case KLPCTL_IOC_REVERT:
 		return ioc_patch(user, klpctl_operation_revert);
 	case KLPCTL_IOC_WAIT:
 		return ioc_wait(user);
+	case KLPCTL_IOC_CONFIRM:
+		return ioc_patch(user, confirm);
 	default:
 		return -ENOTTY;
 	}
 }
 
+static int release(struct inode *inode, struct file *file)
+{
+	klpctl_confirm_abandon(file);
+	return 0;
+}
+
 static const struct file_operations fops = {
 	.owner = THIS_MODULE,
+	.release = release,
 	.unlocked_ioctl = ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.llseek = noop_llseek,

@@ -3,11 +3,15 @@
 #include <linux/init.h>
 #include <linux/module.h>
 
+#include "confirm.h"
 #include "device.h"
 #include "ioctl.h"
 #include "kick.h"
 #include "netlink.h"
 #include "patch.h"
+#include "progress.h"
+#include "reason.h"
+#include "stack.h"
 #include "symbol.h"
 #include "task.h"
 #include "transition.h"
@@ -33,7 +37,9 @@ static int __init klpctl_init(void)
 	if (ret)
 		goto exit_patch;
 	/* From here on nothing fails, and things happen. */
+	klpctl_stack_init();
 	klpctl_task_init();
+	klpctl_reason_init();
 	klpctl_transition_init();
 	klpctl_patch_adopt();
 	return 0;
@@ -52,12 +58,16 @@ exit_device:
 static void __exit klpctl_exit(void)
 {
 	klpctl_transition_exit();
+	klpctl_progress_exit();
+	klpctl_reason_exit();
 	klpctl_task_exit();
 	klpctl_ioctl_exit();
+	klpctl_confirm_exit();
 	klpctl_patch_exit();
 	klpctl_netlink_exit();
 	klpctl_kick_exit();
 	klpctl_device_exit();
+	klpctl_stack_exit();
 }
 
 module_init(klpctl_init);

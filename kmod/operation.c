@@ -4,14 +4,15 @@
 
 #include <linux/delay.h>
 #include <linux/jiffies.h>
+#include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/sched/signal.h>
-#include <linux/timekeeping.h>
 
 #include <klpctl/klpctl.h>
 
 #include "clone.h"
+#include "confirm.h"
 #include "core.h"
 #include "operation.h"
 #include "patch.h"
@@ -177,15 +178,20 @@ static struct klpctl_patch *get(const char *name, struct klpctl_patch *copy,
 /**
  * klpctl_operation_enable() - start enabling a patch, or turn its disabling round
  * @name: module name
+ * @confirm_ms: revert it unless it is confirmed within that time from now;
+ *	KLPCTL_WAIT_FOREVER; 0: no confirmation is awaited
+ * @owner: revert it when that is closed before the confirmation, too; or NULL
  * @why: set when it is refused: a constant string, for extack
  *
  * Context: Process context. May sleep.
  * Return: 0, the transition has started; -EINTR; others as KLPCTL_CMD_PATCH_ENABLE
  * says, and nothing has changed.
  */
-int klpctl_operation_enable(const char *name, const char **why)
+int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file *owner,
+			    const char **why)
 {
 	struct klpctl_patch *patch, seen;
+	u64 start = ktime_get_ns();
 	int ret;
 
 	if (mutex_lock_interruptible(&operation))
@@ -197,6 +203,9 @@ int klpctl_operation_enable(const char *name, const char **why)
 		   seen.state == KLPCTL_STATE_ENABLING) {
 		*why = "the patch is enabled already, or being enabled";
 		ret = -EALREADY;
+	} else if (confirm_ms && (!seen.decl || !klpctl_transition_watched())) {
+		*why = "a confirmation can be awaited for registered patches only, and with KLPCTL_FEATURE_EVENTS";
+		ret = -EOPNOTSUPP;
 	} else if (seen.state == KLPCTL_STATE_DISABLING) {
 		ret = store(&seen, "enabled", true, why);
 	} else if (!seen.decl) {
@@ -204,6 +213,14 @@ int klpctl_operation_enable(const char *name, const char **why)
 		ret = -EOPNOTSUPP;
 	} else {
 		ret = enable_registered(patch, why);
+	}
+	/* A foreign patch may have gone; it cannot be enabled again anyway. */
+	if (!ret && seen.decl) {
+		klpctl_patch_lock();
+		klpctl_confirm_forget(patch);
+		if (confirm_ms)
+			klpctl_confirm_await(patch, start, confirm_ms, owner);
+		klpctl_patch_unlock();
 	}
 	mutex_unlock(&operation);
 	return ret;

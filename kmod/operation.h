@@ -2,7 +2,12 @@
 #ifndef _KLPCTL_OPERATION_H
 #define _KLPCTL_OPERATION_H
 
-int klpctl_operation_enable(const char *name, const char **why);
+#include <linux/types.h>
+
+struct file;
+
+int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file *owner,
+			    const char **why);
 int klpctl_operation_revert(const char *name, const char **why);
 int klpctl_operation_force(const char *name, const char **why);
 

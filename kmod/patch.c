@@ -13,14 +13,15 @@
  *
  * Payloads' callbacks run under operation and klp_mutex.
  */
+#include <linux/ktime.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
-#include <linux/timekeeping.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "confirm.h"
 #include "core.h"
 #include "device.h"
 #include "event.h"
@@ -107,6 +108,7 @@ static void mark_replaced(const struct klpctl_patch *by, u64 time)
 		if (patch == by || patch->state != KLPCTL_STATE_ENABLED)
 			continue;
 		patch->state = KLPCTL_STATE_REPLACED;
+		klpctl_confirm_forget(patch);
 		klpctl_event_send(patch, KLPCTL_ACTION_REPLACED, time, 0);
 	}
 }
@@ -130,6 +132,8 @@ static void apply(const struct klpctl_transition *done)
 		patch->state = patched ? KLPCTL_STATE_ENABLING : KLPCTL_STATE_DISABLING;
 	if (done->action == KLPCTL_ACTION_FORCED)
 		patch->flags |= KLPCTL_PATCH_FORCED;
+	if (patch->state == KLPCTL_STATE_DISABLED)
+		klpctl_confirm_forget(patch);
 	klpctl_event_send(patch, done->action, done->time, done->target);
 
 	if (done->action == KLPCTL_ACTION_COMPLETED && done->replace && patched)

@@ -8,6 +8,7 @@
 #include "klpctl.h"
 
 struct device;
+struct file;
 
 /**
  * struct klpctl_patch - a patch that klpctl knows
@@ -19,6 +20,10 @@ struct device;
  * @device: /sys/class/livepatch/<name>; NULL when it could not be made
  * @state: as the events up to now tell
  * @flags: enum klpctl_patch_flag
+ * @confirm: a confirmation is awaited; see confirm.c for this and what follows
+ * @expired: nobody gave it
+ * @owner: whose closing ends the wait; only compared; NULL: nobody's
+ * @confirm_end: when the wait ends, CLOCK_MONOTONIC in ns
  *
  * States and what leads from one to the next:
  *
@@ -40,6 +45,10 @@ struct klpctl_patch {
 	struct device *device;
 	enum klpctl_state state;
 	u32 flags;
+	bool confirm;
+	bool expired;
+	const struct file *owner;
+	u64 confirm_end;
 };
 
 int klpctl_patch_init(void);

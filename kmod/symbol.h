@@ -22,5 +22,6 @@ struct klpctl_symbols {
 extern struct klpctl_symbols klpctl_symbols;
 
 void klpctl_symbol_init(void);
+void *klpctl_symbol_find(const char *name);
 
 #endif /* _KLPCTL_SYMBOL_H */

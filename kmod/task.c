@@ -81,6 +81,7 @@ static bool is_pending(const struct task_struct *task, enum klpctl_target target
 static void fill(struct klpctl_task *entry, struct task_struct *task,
 		 enum klpctl_target target)
 {
+	entry->task = get_task_struct(task);
 	entry->pid = task_tgid_nr(task);
 	entry->tid = task_pid_nr(task);
 	entry->cpu = task_cpu(task);
@@ -90,36 +91,56 @@ static void fill(struct klpctl_task *entry, struct task_struct *task,
 	strscpy_pad(entry->comm, task->comm, sizeof(entry->comm));
 }
 
-/*
- * Walk all tasks under RCU, idle ones last. Exiting tasks may be missed or seen
- * once more, which makes no difference to what this is for.
+/**
+ * struct walk - what a walk looks for, and what it found
+ * @target: in: where the transition leads
+ * @only_pending: in: leave those that have switched out of @tasks
+ * @tasks: in: where to put them
+ * @room: in: how many fit there
+ * @len: out: how many there would be
+ * @total: out: all tasks
+ * @pending: out: those that have not switched
  */
-static unsigned int walk(enum klpctl_target target, struct klpctl_task *tasks,
-			 unsigned int room, unsigned int *pending)
+struct walk {
+	enum klpctl_target target;
+	bool only_pending;
+	struct klpctl_task *tasks;
+	unsigned int room, len, total, pending;
+};
+
+static void see(struct walk *walk, struct task_struct *task)
+{
+	bool pending = is_pending(task, walk->target);
+
+	walk->total++;
+	walk->pending += pending;
+	if (walk->only_pending && !pending)
+		return;
+	if (walk->len < walk->room)
+		fill(&walk->tasks[walk->len], task, walk->target);
+	walk->len++;
+}
+
+/*
+ * All tasks, under RCU, idle ones last. Exiting tasks may be missed or seen once
+ * more, which makes no difference to what this is for.
+ */
+static void walk_tasks(struct walk *walk)
 {
 	struct task_struct *process, *task;
-	unsigned int cpu, len = 0;
+	unsigned int cpu;
 
-	*pending = 0;
+	walk->len = walk->total = walk->pending = 0;
 	rcu_read_lock();
-	for_each_process_thread(process, task) {
-		*pending += is_pending(task, target);
-		if (len < room)
-			fill(&tasks[len], task, target);
-		len++;
-	}
+	for_each_process_thread(process, task)
+		see(walk, task);
 	rcu_read_unlock();
 
 	for_each_online_cpu(cpu) {
 		task = READ_ONCE(per_cpu(idle, cpu));
-		if (!task)
-			continue;
-		*pending += is_pending(task, target);
-		if (len < room)
-			fill(&tasks[len], task, target);
-		len++;
+		if (task)
+			see(walk, task);
 	}
-	return len;
 }
 
 /**
@@ -132,31 +153,50 @@ static unsigned int walk(enum klpctl_target target, struct klpctl_task *tasks,
  */
 void klpctl_task_count(enum klpctl_target target, u32 *total, u32 *done)
 {
-	unsigned int pending;
+	struct walk walk = { .target = target };
 
-	*total = walk(target, NULL, 0, &pending);
-	*done = *total - pending;
+	walk_tasks(&walk);
+	*total = walk.total;
+	*done = walk.total - walk.pending;
 }
 
 /**
- * klpctl_task_snapshot() - all tasks, at one moment
+ * klpctl_task_snapshot() - the tasks of a transition, at one moment
+ * @tasks: set to them, for klpctl_task_free()
  * @target: where the transition leads
- * @len: set to how many there are
+ * @only_pending: only those that have not switched
  *
  * Context: Process context. May sleep.
- * Return: The tasks, for kvfree(), or NULL.
+ * Return: 0 or -ENOMEM.
  */
-struct klpctl_task *klpctl_task_snapshot(enum klpctl_target target, unsigned int *len)
+int klpctl_task_snapshot(struct klpctl_tasks *tasks, enum klpctl_target target,
+			 bool only_pending)
 {
-	unsigned int pending, room, found;
-	struct klpctl_task *tasks;
+	struct walk walk = { .target = target, .only_pending = only_pending };
 
 	/* Room for those that are born in between; more would be left out. */
-	room = walk(target, NULL, 0, &pending) + 128;
-	tasks = kvmalloc_array(room, sizeof(*tasks), GFP_KERNEL);
-	if (!tasks)
-		return NULL;
-	found = walk(target, tasks, room, &pending);
-	*len = min(found, room);
-	return tasks;
+	walk_tasks(&walk);
+	walk.room = walk.len + 128;
+	walk.tasks = kvmalloc_array(walk.room, sizeof(*walk.tasks), GFP_KERNEL);
+	if (!walk.tasks)
+		return -ENOMEM;
+	walk_tasks(&walk);
+	tasks->entries = walk.tasks;
+	tasks->len = min(walk.len, walk.room);
+	return 0;
+}
+
+/**
+ * klpctl_task_free() - let go of the tasks of a snapshot
+ * @tasks: from klpctl_task_snapshot(), or zeroed
+ *
+ * Context: Process context. May sleep.
+ */
+void klpctl_task_free(struct klpctl_tasks *tasks)
+{
+	unsigned int i;
+
+	for (i = 0; i < tasks->len; i++)
+		put_task_struct(tasks->entries[i].task);
+	kvfree(tasks->entries);
 }

@@ -20,12 +20,14 @@
 
 #include <linux/irq_work.h>
 #include <linux/kprobes.h>
+#include <linux/ktime.h>
 #include <linux/livepatch.h>
 #include <linux/spinlock.h>
-#include <linux/timekeeping.h>
 
 #include "kick.h"
 #include "patch.h"
+#include "progress.h"
+#include "reason.h"
 #include "transition.h"
 
 #define RING_SIZE 64	/* a power of two; a transition takes three */
@@ -43,8 +45,10 @@ static bool watched __ro_after_init;
 static void wake(struct irq_work *work)
 {
 	klpctl_patch_wake();
-	if (klpctl_transition_running(NULL))
+	if (klpctl_transition_running(NULL)) {
 		klpctl_kick_start();
+		klpctl_progress_start();
+	}
 }
 
 static DEFINE_IRQ_WORK(wake_work, wake);
@@ -89,6 +93,7 @@ static int start_handler(struct kprobe *probe, struct pt_regs *regs)
 		record(KLPCTL_ACTION_STARTED);
 	}
 	raw_spin_unlock_irqrestore(&lock, flags);
+	klpctl_reason_reset();
 	irq_work_queue(&wake_work);
 	return 0;
 }
@@ -194,8 +199,8 @@ unwatched:
 /**
  * klpctl_transition_exit() - stop to watch the livepatch core
  *
- * Context: Process context. May sleep. Nothing calls klpctl_patch_wake() or
- * klpctl_kick_start() afterwards.
+ * Context: Process context. May sleep. Nothing calls klpctl_patch_wake(),
+ * klpctl_kick_start() or klpctl_progress_start() afterwards.
  */
 void klpctl_transition_exit(void)
 {

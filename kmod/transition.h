@@ -7,6 +7,8 @@
 
 #include "klpctl.h"
 
+struct klp_patch;
+
 /**
  * struct klpctl_transition - the running transition, or one thing that it did
  * @name: of the patch

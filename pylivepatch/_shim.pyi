@@ -91,6 +91,7 @@ class Lib:
     KLPCTL_A_TRANSITION: Final[int]
     KLPCTL_A_OBJECT: Final[int]
     KLPCTL_A_TASK: Final[int]
+    KLPCTL_A_CONFIRM: Final[int]
 
     KLPCTL_A_TRANSITION_UNSPEC: Final[int]
     KLPCTL_A_TRANSITION_PAD: Final[int]
@@ -113,12 +114,17 @@ class Lib:
     KLPCTL_A_TASK_COMM: Final[int]
     KLPCTL_A_TASK_PENDING: Final[int]
     KLPCTL_A_TASK_CPU: Final[int]
+    KLPCTL_A_TASK_REASON: Final[int]
+    KLPCTL_A_TASK_FUNC: Final[int]
+    KLPCTL_A_TASK_STACK: Final[int]
 
     KLPCTL_FEATURE_EVENTS: Final[int]
     KLPCTL_FEATURE_FAST: Final[int]
     KLPCTL_FEATURE_FOREIGN: Final[int]
     KLPCTL_FEATURE_IDLE: Final[int]
     KLPCTL_FEATURE_RELOC_CLEAR: Final[int]
+    KLPCTL_FEATURE_REASONS: Final[int]
+    KLPCTL_FEATURE_STACKS: Final[int]
 
     KLPCTL_STATE_REGISTERED: Final[int]
     KLPCTL_STATE_ENABLING: Final[int]
@@ -137,12 +143,25 @@ class Lib:
     KLPCTL_ACTION_COMPLETED: Final[int]
     KLPCTL_ACTION_REPLACED: Final[int]
     KLPCTL_ACTION_UNREGISTERED: Final[int]
+    KLPCTL_ACTION_PROGRESS: Final[int]
+    KLPCTL_ACTION_CONFIRMED: Final[int]
+    KLPCTL_ACTION_EXPIRED: Final[int]
 
     KLPCTL_PATCH_REGISTERED: Final[int]
     KLPCTL_PATCH_REPLACE: Final[int]
     KLPCTL_PATCH_FORCED: Final[int]
 
     KLPCTL_FORCE_ACCEPT_RISK: Final[int]
+
+    KLPCTL_TASK_PENDING: Final[int]
+    KLPCTL_TASK_STACK: Final[int]
+
+    KLPCTL_REASON_UNKNOWN: Final[int]
+    KLPCTL_REASON_RUNNING: Final[int]
+    KLPCTL_REASON_UNRELIABLE: Final[int]
+    KLPCTL_REASON_SLEEPING: Final[int]
+
+    KLPCTL_ENABLE_OWNED: Final[int]
 
     def plp_nl_open(self, nl: Box[Connection], /) -> int: ...
     def plp_nl_close(self, nl: Connection, /) -> None: ...
@@ -158,8 +177,9 @@ class Lib:
     def plp_dev_open(self, path: bytes | Null, /) -> int: ...
     def plp_dev_close(self, fd: int, /) -> int: ...
     def plp_dev_version(self, fd: int, version: Box[int], features: Box[int], /) -> int: ...
-    def plp_dev_enable(self, fd: int, name: bytes, /) -> int: ...
+    def plp_dev_enable(self, fd: int, name: bytes, confirm_ms: int, flags: int, /) -> int: ...
     def plp_dev_revert(self, fd: int, name: bytes, /) -> int: ...
+    def plp_dev_confirm(self, fd: int, name: bytes, /) -> int: ...
     def plp_dev_wait(self, fd: int, name: bytes, timeout_ms: int, state: Box[int], /) -> int: ...
     def plp_module_insert(self, path: bytes, options: bytes | Null, /) -> int: ...
     def plp_module_probe(self, name: bytes, /) -> int: ...

@@ -28,6 +28,8 @@
  *         KLPCTL_A_STATE          u32     enum klpctl_state
  *         KLPCTL_A_FLAGS          u32     enum klpctl_patch_flag, as bits
  *         KLPCTL_A_SEQ            u64     number of the newest event, of any patch
+ *         KLPCTL_A_CONFIRM        u64     only while a confirmation is awaited: ns,
+ *                                         CLOCK_MONOTONIC, when the window ends
  *         KLPCTL_A_TRANSITION     nest    only in transition
  *           KLPCTL_A_TRANSITION_TARGET  u32  enum klpctl_target
  *           KLPCTL_A_TRANSITION_TOTAL   u32  tasks, idle tasks included if
@@ -70,7 +72,7 @@
  *         is not in transition.
  *
  *   KLPCTL_CMD_TASK_GET (dump, root)
- *       request: nothing
+ *       request: KLPCTL_A_FLAGS, optional: enum klpctl_task_flag, as bits
  *       reply, one message for each task of the running transition; none when
  *       there is no transition:
  *         KLPCTL_A_NAME           string  the patch
@@ -80,6 +82,12 @@
  *           KLPCTL_A_TASK_COMM      string
  *           KLPCTL_A_TASK_PENDING   u32     1: not switched yet; 0: done
  *           KLPCTL_A_TASK_CPU       u32     idle tasks only: their CPU
+ *           KLPCTL_A_TASK_REASON    u32     pending ones only: enum klpctl_reason
+ *           KLPCTL_A_TASK_FUNC      string  KLPCTL_REASON_SLEEPING only: the
+ *                                           function, by its name in the object
+ *           KLPCTL_A_TASK_STACK     string  KLPCTL_TASK_STACK only: where it
+ *                                           sleeps, innermost first, a line for
+ *                                           each function
  *
  *   KLPCTL_CMD_EVENT (multicast)
  *         KLPCTL_A_SEQ            u64     rises by one with every event: after a
@@ -89,14 +97,17 @@
  *         KLPCTL_A_NAME           string  the patch
  *         KLPCTL_A_FLAGS          u32     enum klpctl_patch_flag, as bits
  *         KLPCTL_A_STATE          u32     enum klpctl_state, after the event
- *         KLPCTL_A_TRANSITION     nest    started, reversed, forced, completed
+ *         KLPCTL_A_TRANSITION     nest    started, reversed, progress, forced,
+ *                                         completed
  *           KLPCTL_A_TRANSITION_TARGET  u32
+ *           KLPCTL_A_TRANSITION_TOTAL   u32  progress only
+ *           KLPCTL_A_TRANSITION_DONE    u32  progress only
  *
  * uevents
  * =======
  *
- * Each patch is a device /sys/class/livepatch/<name>. Every event is also a
- * uevent of that device: "add" for registered (or first seen), "remove" for
+ * Each patch is a device /sys/class/livepatch/<name>. Every event but progress
+ * is also a uevent of that device: "add" for registered (or first seen), "remove" for
  * unregistered, "change" for the others, with SUBSYSTEM=livepatch and
  *
  *   LIVEPATCH_NAME=<name>       LIVEPATCH_ACTION=started
@@ -110,7 +121,14 @@
  * ==================
  *
  *   KLPCTL_IOC_VERSION  out: version and features
- *   KLPCTL_IOC_ENABLE   as KLPCTL_CMD_PATCH_ENABLE
+ *   KLPCTL_IOC_ENABLE   as KLPCTL_CMD_PATCH_ENABLE; with confirm_ms the kernel
+ *                       reverts the patch by itself when nobody confirms it
+ *                       within that time, from the start of the enable, and with
+ *                       KLPCTL_ENABLE_OWNED when the descriptor is closed before.
+ *                       Both in mid-transition, too
+ *   KLPCTL_IOC_CONFIRM  the patch may stay; by any descriptor. EINVAL no
+ *                       confirmation is awaited; EBUSY the patch is still in
+ *                       transition; ENOENT
  *   KLPCTL_IOC_REVERT   as KLPCTL_CMD_PATCH_REVERT
  *   KLPCTL_IOC_WAIT     until the patch is not in transition, or timeout_ms is
  *                       over (ETIMEDOUT), or a signal comes (EINTR); out: state
@@ -163,6 +181,7 @@ enum klpctl_attr {
 	KLPCTL_A_TRANSITION,
 	KLPCTL_A_OBJECT,
 	KLPCTL_A_TASK,
+	KLPCTL_A_CONFIRM,
 	__KLPCTL_A_MAX
 };
 #define KLPCTL_A_MAX (__KLPCTL_A_MAX - 1)
@@ -201,6 +220,9 @@ enum klpctl_attr_task {
 	KLPCTL_A_TASK_COMM,
 	KLPCTL_A_TASK_PENDING,
 	KLPCTL_A_TASK_CPU,
+	KLPCTL_A_TASK_REASON,
+	KLPCTL_A_TASK_FUNC,
+	KLPCTL_A_TASK_STACK,
 	__KLPCTL_A_TASK_MAX
 };
 #define KLPCTL_A_TASK_MAX (__KLPCTL_A_TASK_MAX - 1)
@@ -214,6 +236,8 @@ enum klpctl_attr_task {
  * @KLPCTL_FEATURE_IDLE: idle tasks are counted and listed
  * @KLPCTL_FEATURE_RELOC_CLEAR: the kernel clears relocations, so that patches
  *	with .klp.rela sections for modules can be enabled again (since 6.3)
+ * @KLPCTL_FEATURE_REASONS: why a task has not switched is known
+ * @KLPCTL_FEATURE_STACKS: where a task sleeps can be told
  */
 enum klpctl_feature {
 	KLPCTL_FEATURE_EVENTS,
@@ -221,6 +245,8 @@ enum klpctl_feature {
 	KLPCTL_FEATURE_FOREIGN,
 	KLPCTL_FEATURE_IDLE,
 	KLPCTL_FEATURE_RELOC_CLEAR,
+	KLPCTL_FEATURE_REASONS,
+	KLPCTL_FEATURE_STACKS,
 };
 
 /**
@@ -260,6 +286,11 @@ enum klpctl_target {
  * @KLPCTL_ACTION_COMPLETED: the transition ended
  * @KLPCTL_ACTION_REPLACED: another patch took its place
  * @KLPCTL_ACTION_UNREGISTERED: the patch is gone
+ * @KLPCTL_ACTION_PROGRESS: more tasks have switched, or fewer; ten times a second
+ *	at the most. It has the number of the event before it
+ * @KLPCTL_ACTION_CONFIRMED: somebody confirmed the patch
+ * @KLPCTL_ACTION_EXPIRED: nobody confirmed the patch in time, or its owner is
+ *	gone: it is being reverted
  */
 enum klpctl_action {
 	KLPCTL_ACTION_REGISTERED,
@@ -269,6 +300,9 @@ enum klpctl_action {
 	KLPCTL_ACTION_COMPLETED,
 	KLPCTL_ACTION_REPLACED,
 	KLPCTL_ACTION_UNREGISTERED,
+	KLPCTL_ACTION_PROGRESS,
+	KLPCTL_ACTION_CONFIRMED,
+	KLPCTL_ACTION_EXPIRED,
 };
 
 /**
@@ -292,6 +326,40 @@ enum klpctl_force_flag {
 };
 
 /**
+ * enum klpctl_task_flag - KLPCTL_A_FLAGS of KLPCTL_CMD_TASK_GET; values
+ * @KLPCTL_TASK_PENDING: only tasks that have not switched
+ * @KLPCTL_TASK_STACK: with the stacks of those that have not switched
+ */
+enum klpctl_task_flag {
+	KLPCTL_TASK_PENDING	= 1,
+	KLPCTL_TASK_STACK	= 2,
+};
+
+/**
+ * enum klpctl_reason - why a task has not switched, at its last try
+ * @KLPCTL_REASON_UNKNOWN: not tried yet, or not seen
+ * @KLPCTL_REASON_RUNNING: it was running on a CPU; idle tasks of idle CPUs, too
+ * @KLPCTL_REASON_UNRELIABLE: its stack could not be walked reliably
+ * @KLPCTL_REASON_SLEEPING: it sleeps in a function that changes, or in one that
+ *	such a function has called
+ */
+enum klpctl_reason {
+	KLPCTL_REASON_UNKNOWN,
+	KLPCTL_REASON_RUNNING,
+	KLPCTL_REASON_UNRELIABLE,
+	KLPCTL_REASON_SLEEPING,
+};
+
+/**
+ * enum klpctl_enable_flag - flags of KLPCTL_IOC_ENABLE; values
+ * @KLPCTL_ENABLE_OWNED: revert when the descriptor is closed before the
+ *	confirmation; needs confirm_ms
+ */
+enum klpctl_enable_flag {
+	KLPCTL_ENABLE_OWNED	= 1,
+};
+
+/**
  * struct klpctl_ioc_version - argument of KLPCTL_IOC_VERSION
  * @size: in: sizeof(struct klpctl_ioc_version)
  * @version: out: KLPCTL_VERSION
@@ -306,7 +374,26 @@ struct klpctl_ioc_version {
 };
 
 /**
- * struct klpctl_ioc_patch - argument of KLPCTL_IOC_ENABLE and KLPCTL_IOC_REVERT
+ * struct klpctl_ioc_enable - argument of KLPCTL_IOC_ENABLE
+ * @size: in: sizeof(struct klpctl_ioc_enable)
+ * @flags: in: enum klpctl_enable_flag, as bits
+ * @name: in: the patch, NUL-terminated
+ * @confirm_ms: in: how long to wait for KLPCTL_IOC_CONFIRM; 0: none is awaited;
+ *	KLPCTL_WAIT_FOREVER
+ * @reserved0: zero
+ * @reserved: zero
+ */
+struct klpctl_ioc_enable {
+	__u32 size;
+	__u32 flags;
+	char name[KLPCTL_NAME_LEN + 1];
+	__u32 confirm_ms;
+	__u32 reserved0;
+	__u64 reserved[2];
+};
+
+/**
+ * struct klpctl_ioc_patch - argument of KLPCTL_IOC_REVERT and KLPCTL_IOC_CONFIRM
  * @size: in: sizeof(struct klpctl_ioc_patch)
  * @flags: in: zero
  * @name: in: the patch, NUL-terminated
@@ -341,8 +428,9 @@ struct klpctl_ioc_wait {
 
 #define KLPCTL_IOC_MAGIC	0xB7
 #define KLPCTL_IOC_VERSION	_IOWR(KLPCTL_IOC_MAGIC, 0, struct klpctl_ioc_version)
-#define KLPCTL_IOC_ENABLE	_IOW(KLPCTL_IOC_MAGIC, 1, struct klpctl_ioc_patch)
+#define KLPCTL_IOC_ENABLE	_IOW(KLPCTL_IOC_MAGIC, 1, struct klpctl_ioc_enable)
 #define KLPCTL_IOC_REVERT	_IOW(KLPCTL_IOC_MAGIC, 2, struct klpctl_ioc_patch)
 #define KLPCTL_IOC_WAIT		_IOWR(KLPCTL_IOC_MAGIC, 3, struct klpctl_ioc_wait)
+#define KLPCTL_IOC_CONFIRM	_IOW(KLPCTL_IOC_MAGIC, 4, struct klpctl_ioc_patch)
 
 #endif /* _UAPI_KLPCTL_H */

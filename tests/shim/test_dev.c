@@ -54,8 +54,9 @@ CASE(wrong_device)
 
 	CHECK(fd >= 0);
 	CHECK_EQ(plp_dev_version(fd, &version, &features), -ENOTTY);
-	CHECK_EQ(plp_dev_enable(fd, "patch"), -ENOTTY);
+	CHECK_EQ(plp_dev_enable(fd, "patch", 0, 0), -ENOTTY);
 	CHECK_EQ(plp_dev_revert(fd, "patch"), -ENOTTY);
+	CHECK_EQ(plp_dev_confirm(fd, "patch"), -ENOTTY);
 	CHECK_EQ(plp_dev_wait(fd, "patch", 0, &state), -ENOTTY);
 	CHECK_EQ(version, 77);
 	CHECK_EQ(features, 77);
@@ -70,7 +71,7 @@ CASE(wrong_descriptor)
 	uint64_t features;
 
 	CHECK_EQ(plp_dev_version(-1, &version, &features), -EBADF);
-	CHECK_EQ(plp_dev_enable(-1, "patch"), -EBADF);
+	CHECK_EQ(plp_dev_enable(-1, "patch", 0, 0), -EBADF);
 	CHECK_EQ(plp_dev_close(-1), -EBADF);
 }
 
@@ -89,9 +90,9 @@ CASE(long_names)
 	memset(much_longer, 'a', sizeof(much_longer) - 1);
 	much_longer[sizeof(much_longer) - 1] = '\0';
 
-	CHECK_EQ(plp_dev_enable(-1, fits), -EBADF);
-	CHECK_EQ(plp_dev_enable(-1, longer), -ENAMETOOLONG);
+	CHECK_EQ(plp_dev_enable(-1, fits, 0, 0), -EBADF);
+	CHECK_EQ(plp_dev_enable(-1, longer, 0, 0), -ENAMETOOLONG);
 	CHECK_EQ(plp_dev_revert(-1, longer), -ENAMETOOLONG);
 	CHECK_EQ(plp_dev_wait(-1, longer, 0, &state), -ENAMETOOLONG);
-	CHECK_EQ(plp_dev_enable(-1, much_longer), -ENAMETOOLONG);
+	CHECK_EQ(plp_dev_enable(-1, much_longer, 0, 0), -ENAMETOOLONG);
 }

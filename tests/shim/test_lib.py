@@ -37,8 +37,8 @@ def test_wrong_device():
 
 def test_long_name():
     """The longest name that is sent is the one that the kernel's header allows."""
-    assert lib.plp_dev_enable(-1, b"a" * lib.KLPCTL_NAME_LEN) == -errno.EBADF
-    assert lib.plp_dev_enable(-1, b"a" * (lib.KLPCTL_NAME_LEN + 1)) == -errno.ENAMETOOLONG
+    assert lib.plp_dev_enable(-1, b"a" * lib.KLPCTL_NAME_LEN, 0, 0) == -errno.EBADF
+    assert lib.plp_dev_enable(-1, b"a" * (lib.KLPCTL_NAME_LEN + 1), 0, 0) == -errno.ENAMETOOLONG
 
 
 def test_text_is_refused():
