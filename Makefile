@@ -12,6 +12,7 @@ help:
 	@echo "make test-vm       on a real kernel: KERNEL=6.1 FLAVOUR=rt"
 	@echo "make lint          ruff, mypy, W=1 and sparse for the kernel module"
 	@echo "make docs          into build/docs"
+	@echo "make man           into build/man"
 	@echo "make wheel         into dist/"
 	@echo "make clean         everything that was built"
 
@@ -30,6 +31,10 @@ test-vm: setup
 lint docs: setup
 	scripts/test $@
 
+man: setup
+	mkdir -p build/man
+	.venv/bin/python -m pylivepatch.cli.man >build/man/pylivepatch.1
+
 wheel: setup
 	.venv/bin/python -m build --outdir dist
 
@@ -41,4 +46,4 @@ clean:
 	rm -f pylivepatch/_shim*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test test-unit test-shim test-public test-vm lint docs wheel setup clean
+.PHONY: help demo test test-unit test-shim test-public test-vm lint docs man wheel setup clean
