@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""``pylivepatch completion``, and what completes names of patches."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
+from pylivepatch.core import Core
+from pylivepatch.errors import LivepatchError
+from pylivepatch.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_VARIABLE = "_PYLIVEPATCH_COMPLETE"
+_SHELLS = ("bash", "fish", "zsh")
+
+
+def patch_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a patch, from the kernel as anybody may read it."""
+    # Not through klpctl: pressing Tab loads no module.
+    with contextlib.suppress(LivepatchError, OSError), Core("sysfs", root=_root(ctx)) as core:
+        return _starting((status.name for status in core.status()), incomplete)
+    return []
+
+
+def installed_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of an installed patch."""
+    with contextlib.suppress(LivepatchError, OSError):
+        store = Store(root=_root(ctx))
+        return _starting((each.name for release in store.releases() for each in store.patches(release)), incomplete)
+    return []
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(_SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes the shell complete commands, options and names of patches.
+
+    \b
+    bash:  pylivepatch completion bash >/etc/bash_completion.d/pylivepatch
+    zsh:   pylivepatch completion zsh >/usr/local/share/zsh/site-functions/_pylivepatch
+    fish:  pylivepatch completion fish >/etc/fish/completions/pylivepatch.fish
+    """  # noqa: D301 (click's mark)
+    kind = get_completion_class(shell)
+    assert kind is not None
+    # Of the base class: that of bash wants to run the bash of this machine first.
+    click.echo(ShellComplete.source(kind(ctx.find_root().command, {}, "pylivepatch", _VARIABLE)))
+
+
+def _root(ctx: click.Context) -> str:
+    return str(ctx.find_root().params.get("root") or "/")
+
+
+def _starting(names: Iterable[str], incomplete: str) -> list[str]:
+    spelled = incomplete.replace("-", "_")
+    return sorted({name for name in names if name.startswith(spelled)})

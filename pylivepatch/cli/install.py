@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""``pylivepatch install`` and ``uninstall``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pylivepatch import _system
+from pylivepatch.cli._session import Session, json_option
+from pylivepatch.cli.completion import installed_names
+from pylivepatch.cli.load import parameters
+from pylivepatch.module import ModuleFile
+from pylivepatch.store import Installed, Store
+
+CRASHED = "the machine crashed within a minute of applying it; install it again to have it applied again"
+
+
+def installed_data(patch: Installed) -> dict[str, object]:
+    """An installed patch as the JSON output shows it."""
+    return {
+        "name": patch.name,
+        "release": patch.release,
+        "file": str(patch.path),
+        "params": dict(patch.params),
+        "crashed": patch.crashed,
+    }
+
+
+@click.command()
+@click.argument("file", type=click.Path(), required=False)
+@click.argument("params", nargs=-1, metavar="[PARAM=VALUE]...", callback=parameters)
+@click.option("--release", metavar="RELEASE", help="Refuse a file that is for another kernel release.")
+@click.option("--list", "show", is_flag=True, help="List what is installed, for all kernels, and what crashed.")
+@click.option("--system", is_flag=True, help="Write the systemd unit, the udev rule and its hook runner.")
+@json_option
+@click.pass_obj
+def install(
+    session: Session,
+    file: str | None,
+    params: dict[str, str | int | bool],
+    release: str | None,
+    show: bool,
+    system: bool,
+) -> None:
+    """Have the patch module FILE applied at each boot of the kernel that it is for.
+
+    It is copied to /var/lib/pylivepatch, and nothing is loaded now. Installing it
+    again gives it a new file and new parameters, and another try when the machine
+    crashed after it. The systemd unit pylivepatch.service does the rest at boot:
+    see `pylivepatch boot`.
+    """
+    if [file is not None, show, system].count(True) != 1:
+        raise click.UsageError("give a FILE, or --list, or --system")
+    store = Store(root=session.root)
+    if show:
+        _list(session, store, release)
+    elif system:
+        files = [str(path) for path in _system.install(Path(session.root))]
+        lines = [*(f"wrote {path}" for path in files), "now run:", *(f"  {line}" for line in _system.RELOAD)]
+        session.result({"files": files, "run": _system.RELOAD}, "\n".join(lines))
+    elif file is not None:
+        patch = store.install(file, release=release, params=params)
+        session.result(installed_data(patch), f"{patch.name}: installed for kernel {patch.release}")
+
+
+@click.command()
+@click.argument("name", metavar="NAME|FILE", required=False, shell_complete=installed_names)
+@click.option("--release", metavar="RELEASE", help="For that kernel, instead of FILE's, or the running one.")
+@click.option("--system", is_flag=True, help="Remove what `install --system` wrote.")
+@json_option
+@click.pass_obj
+def uninstall(session: Session, name: str | None, release: str | None, system: bool) -> None:
+    """Have the patch NAME no longer applied at boot.
+
+    One that is loaded stays as it is.
+    """
+    if (name is None) is not system:
+        raise click.UsageError("give a NAME or a FILE, or --system")
+    if name is None:
+        files = [str(path) for path in _system.uninstall(Path(session.root))]
+        session.result({"files": files}, "\n".join(f"removed {path}" for path in files))
+        return
+    if "/" in name or ".ko" in name:
+        found = ModuleFile.open(name)
+        name, release = found.name, release or found.release
+    patch = Store(root=session.root).uninstall(name, release)
+    session.result(installed_data(patch), f"{patch.name}: no longer installed for kernel {patch.release}")
+
+
+def _list(session: Session, store: Store, release: str | None) -> None:
+    releases = store.releases() if release is None else [release]
+    patches = [patch for each in releases for patch in store.patches(each)]
+    lines = []
+    for patch in patches:
+        params = " ".join(f"{key}={value}" for key, value in patch.params.items())
+        line = f"{patch.release}  {patch.name}  {params}".rstrip()
+        lines.append(f"{line}  (not applied: {CRASHED})" if patch.crashed else line)
+    if session.json or lines:
+        session.result({"installed": [installed_data(patch) for patch in patches]}, "\n".join(lines))

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Shell completion and the man page: of the same source as --help."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+from pylivepatch.cli import man
+from pylivepatch.cli._main import group
+
+NAMED = ("enable", "revert", "unload", "status", "force")
+
+
+def commands() -> Iterator[click.Context]:
+    """All commands."""
+    return man.commands(click.Context(group, info_name="pylivepatch"))
+
+
+def complete(words: list[str], incomplete: str = "") -> list[str]:
+    """What the shell would offer."""
+    found = ShellComplete(group, {}, "pylivepatch", "_PYLIVEPATCH_COMPLETE").get_completions(words, incomplete)
+    return [each.value for each in found]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script(shell: str) -> None:
+    """Each shell gets a script that asks this command."""
+    result = CliRunner().invoke(group, ["completion", shell])
+    assert result.exit_code == 0
+    assert f"_PYLIVEPATCH_COMPLETE={shell}_complete" in result.stdout
+
+
+def test_bash_understands_it() -> None:
+    """The script has no syntax error."""
+    script = CliRunner().invoke(group, ["completion", "bash"]).stdout
+    subprocess.run(["bash", "-n"], input=script.encode(), check=True)
+
+
+@pytest.mark.parametrize("command", NAMED)
+def test_names_of_patches(enabling: Path, command: str) -> None:
+    """Names of patches come from the kernel."""
+    assert complete(["--root", str(enabling), command]) == ["plp_cmdline", "plp_foreign", "plp_hold"]
+    assert complete(["--root", str(enabling), command], "plp-f") == ["plp_foreign"]
+
+
+def test_names_without_livepatch(tmp_path: Path) -> None:
+    """A kernel without livepatch completes nothing, and complains of nothing."""
+    assert complete(["--root", str(tmp_path), "enable"]) == []
+    assert complete(["--root", str(tmp_path), "uninstall"]) == []
+
+
+def test_commands_and_options() -> None:
+    """Every command is completed, and every option of it."""
+    assert {each.command_path.split()[1] for each in commands()} <= set(complete([]))
+    assert "--timeout" in complete(["enable"], "--")
+
+
+def test_the_man_page_has_everything() -> None:
+    """Each command, each option and each exit code of --help is in the man page."""
+    page = man.page()
+    for context in commands():
+        _, _, words = context.command_path.partition(" ")
+        _, there, section = page.partition(f"\n.SS {words}\n")
+        assert there, words
+        section = section.partition("\n.S")[0]
+        for parameter in context.command.get_params(context):
+            for option in parameter.opts if isinstance(parameter, click.Option) and not parameter.hidden else ():
+                assert option.replace("-", "\\-") in section, f"{words} {option}"
+    for line in (group.epilog or "").splitlines()[2:]:
+        for code in (word for word in line.split() if word.isdigit()):
+            assert f" {code} " in page.partition(".SH EXIT CODES")[2]
+
+
+def test_the_man_page_is_clean(tmp_path: Path) -> None:
+    """No line is taken for a request that it is not, and nothing is outside ASCII."""
+    page = man.page()
+    assert page.isascii()
+    known = {".SH", ".SS", ".PP", ".TP", ".B", ".TH", ".nf", ".fi", '.\\"'}
+    assert {line.split()[0] for line in page.splitlines() if line.startswith((".", "'"))} <= known
+    assert "\b" not in page

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""The store of installed patches, in a tree of its own."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pylivepatch import BadDataError, KernelError, ModuleFileError, PatchNotFoundError, Store
+from pylivepatch._trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Build = Callable[..., Path]
+
+RELEASE = "6.1.0-1"
+OTHER = "6.12.3+deb12-amd64"
+
+
+def boot(root: Path, release: str = RELEASE, number: int = 1) -> Path:
+    """Have a kernel run in the tree."""
+    kernel = root / "proc/sys/kernel"
+    (kernel / "random").mkdir(parents=True, exist_ok=True)
+    (kernel / "osrelease").write_text(f"{release}\n")
+    (kernel / "random/boot_id").write_text(f"{number:08}-0000-4000-8000-000000000000\n")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine."""
+    return boot(tmp_path / "root")
+
+
+@pytest.fixture
+def store(root: Path) -> Store:
+    """Its store."""
+    return Store(root=root)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """All files of the store."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in (root / "var").rglob("*") if path.is_file()}
+
+
+def test_install(store: Store, build_module: Build, root: Path) -> None:
+    """The file is copied to the release that it is for; the original may go."""
+    path = build_module("plp_tiny")
+    data = path.read_bytes()
+    patch = store.install(path, params={"a": 1, "b": "two words", "c": True})
+    path.unlink()
+    assert patch.path == root / f"var/lib/pylivepatch/{RELEASE}/plp_tiny.ko"
+    assert patch.path.read_bytes() == data
+    assert store.patches() == [patch]
+    assert patch.params == {"a": "1", "b": "two words", "c": "Y"}
+    assert (patch.name, patch.release, patch.crashed) == ("plp_tiny", RELEASE, False)
+    assert stat.S_IMODE(patch.path.parent.stat().st_mode) & 0o022 == 0
+
+
+def test_install_twice(store: Store, build_module: Build, root: Path) -> None:
+    """Installing the same again changes nothing."""
+    store.install(build_module("plp_tiny"))
+    before = content(root)
+    store.install(build_module("plp_tiny"))
+    assert content(root) == before
+
+
+def test_order(store: Store, build_module: Build) -> None:
+    """Patches keep the order in which they were installed; one that is replaced keeps its place."""
+    names = ["plp_c", "plp_a", "plp_b"]
+    for name in names:
+        store.install(build_module(name))
+    fresh = store.install(build_module("plp_a", description="new"), params={"x": 2})
+    patches = store.patches()
+    assert [patch.name for patch in patches] == names
+    assert patches[1] == fresh
+    assert fresh.path.read_bytes() == build_module("plp_a", description="new").read_bytes()
+
+
+def test_compressed(store: Store, build_module: Build) -> None:
+    """A compressed file stays compressed, and takes the place of a plain one."""
+    plain = store.install(build_module("plp_tiny"))
+    packed = build_module("plp_tiny").with_name("other-name.ko.xz")
+    packed.write_bytes(lzma.compress(build_module("plp_tiny").read_bytes()))
+    patch = store.install(packed)
+    assert patch.path.name == "plp_tiny.ko.xz"
+    assert not plain.path.exists()
+    assert store.patches() == [patch]
+
+
+def test_releases(store: Store, build_module: Build, root: Path) -> None:
+    """Each kernel release has its own patches."""
+    store.install(build_module("plp_one"))
+    store.install(build_module("plp_two", vermagic=f"{OTHER} SMP"))
+    assert store.releases() == sorted([RELEASE, OTHER])
+    assert [patch.name for patch in store.patches()] == ["plp_one"]
+    assert [patch.name for patch in store.patches(OTHER)] == ["plp_two"]
+    assert [patch.name for patch in Store(root=boot(root, OTHER)).patches()] == ["plp_two"]
+
+
+@pytest.mark.parametrize(
+    ("modinfo", "why"),
+    [
+        ({"livepatch": ""}, "not a live patch module"),
+        ({"vermagic": ""}, "no kernel"),
+    ],
+)
+def test_refused_files(store: Store, build_module: Build, root: Path, modinfo: dict[str, str], why: str) -> None:
+    """What could not be loaded is not installed, and no trace of it is left."""
+    with pytest.raises(ModuleFileError, match=why):
+        store.install(build_module(**modinfo), release=RELEASE)
+    assert not (root / "var").exists()
+
+
+def test_another_release(store: Store, build_module: Build, root: Path) -> None:
+    """A file for another kernel than the one that was asked for is refused."""
+    with pytest.raises(ModuleFileError, match=r"built for kernel 6\.1\.0-1"):
+        store.install(build_module(), release=OTHER)
+    assert not (root / "var").exists()
+
+
+@pytest.mark.parametrize("release", ["", "..", ".", "../../etc", "a/b", "a b", "a\n"])
+def test_bad_releases(store: Store, release: str) -> None:
+    """A release cannot lead out of the store, whoever says it."""
+    with pytest.raises(BadDataError):
+        store.patches(release)
+    with pytest.raises(BadDataError):
+        store.uninstall("plp_tiny", release)
+
+
+@pytest.mark.parametrize("release", ["..", "../../etc", "/etc"])
+def test_bad_releases_in_files(store: Store, build_module: Build, root: Path, release: str) -> None:
+    """Not even a file that was made for that leads out of the store."""
+    with pytest.raises(BadDataError):
+        store.install(build_module(vermagic=f"{release} SMP"))
+    assert not (root / "var").exists()
+
+
+def test_bad_parameters(store: Store, build_module: Build, root: Path) -> None:
+    """A parameter that no module can be given is refused before anything is written."""
+    with pytest.raises(BadDataError):
+        store.install(build_module(), params={"a": 'quo"te'})
+    assert not (root / "var").exists()
+
+
+def test_missing_file(store: Store, tmp_path: Path) -> None:
+    """There has to be a file."""
+    with pytest.raises(PatchNotFoundError):
+        store.install(tmp_path / "none.ko")
+
+
+def test_uninstall(store: Store, build_module: Build, root: Path) -> None:
+    """A patch goes with its file; with the last one goes the directory."""
+    one, two = store.install(build_module("plp_one")), store.install(build_module("plp_two"))
+    assert store.uninstall("plp-one") == one
+    assert store.patches() == [two]
+    assert not one.path.exists()
+    store.uninstall("plp_two")
+    assert content(root) == {}
+    assert not two.path.parent.exists()
+    assert store.releases() == []
+
+
+def test_uninstall_what_is_not_there(store: Store, build_module: Build) -> None:
+    """The error names the releases that it is installed for."""
+    store.install(build_module("plp_two", vermagic=f"{OTHER} SMP"))
+    with pytest.raises(PatchNotFoundError, match=f"installed for {OTHER}".replace("+", r"\+")):
+        store.uninstall("plp_two")
+    with pytest.raises(PatchNotFoundError, match="install its file first"):
+        store.uninstall("plp_three")
+    assert store.uninstall("plp_two", OTHER).release == OTHER
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"patches": [{}]}', b'{"patches": 3}', b"\xff"])
+def test_a_damaged_index(store: Store, build_module: Build, damage: bytes) -> None:
+    """A damaged index is said to be damaged; it is not taken for an empty one."""
+    patch = store.install(build_module())
+    index = patch.path.with_name("installed.json")
+    index.write_bytes(damage)
+    for attempt in (store.patches, lambda: store.install(build_module()), lambda: store.uninstall("plp_tiny")):
+        with pytest.raises(BadDataError, match="damaged"):
+            attempt()
+    assert index.read_bytes() == damage
+
+
+def test_a_damaged_marker(store: Store, build_module: Build) -> None:
+    """A marker that cannot be read stops everything: nobody knows which patch crashed the machine."""
+    marker = store.install(build_module()).path.with_name("trying.json")
+    marker.write_bytes(b"{")
+    with pytest.raises(BadDataError, match="damaged"):
+        store.patches()
+
+
+def test_a_name_in_the_index_stays_in_the_store(store: Store, build_module: Build) -> None:
+    """Whatever the index says, a file of the store is meant."""
+    patch = store.install(build_module())
+    index = patch.path.with_name("installed.json")
+    index.write_text(index.read_text().replace("plp_tiny.ko", "../../../../etc/plp_tiny.ko"))
+    assert store.patches() == [patch]
+
+
+def test_crashes(root: Path, build_module: Build) -> None:
+    """What was on trial in another boot has crashed; what is on trial in this one has not."""
+    store = Store(root=root)
+    for name in ("plp_one", "plp_two"):
+        store.install(build_module(name))
+    store._trial().begin("plp_two")
+    assert [patch.crashed for patch in store.patches()] == [False, False]
+    store = Store(root=boot(root, number=2))
+    assert [patch.crashed for patch in store.patches()] == [False, True]
+    assert [patch.crashed for patch in store.remember_crashes()] == [False, True]
+    assert not list(root.rglob("trying.json"))
+    assert [patch.crashed for patch in store.patches()] == [False, True]
+    store.install(build_module("plp_two"))
+    assert [patch.crashed for patch in store.patches()] == [False, False]
+
+
+def test_install_forgets_a_crash_that_nobody_wrote_down(root: Path, build_module: Build) -> None:
+    """After a crash and a boot with the kill switch the marker is still there; installing again counts."""
+    store = Store(root=root)
+    for name in ("plp_one", "plp_two"):
+        store.install(build_module(name))
+        store._trial().begin(name)
+    boot(root, number=2)
+    store.install(build_module("plp_one"))
+    boot(root, number=3)
+    assert [patch.crashed for patch in store.remember_crashes()] == [False, True]
+
+
+def test_a_trial_is_of_one_kernel(root: Path, build_module: Build) -> None:
+    """A crash of one kernel is remembered while another one runs."""
+    store = Store(root=root)
+    store.install(build_module("plp_one"))
+    store._trial().begin("plp_one")
+    boot(root, OTHER, 2)
+    assert store.remember_crashes() == []
+    boot(root, RELEASE, 3)
+    assert [patch.crashed for patch in store.remember_crashes()] == [True]
+
+
+def test_the_marker(root: Path, build_module: Build) -> None:
+    """It holds the names in the order of their trials, each once, and goes with the last."""
+    path = Store(root=root).install(build_module("plp_one")).path.with_name("trying.json")
+    trial = Trial(path.parent, "this")
+    for name in ("plp_one", "plp_two", "plp_one"):
+        trial.begin(name)
+    assert json.loads(path.read_text()) == {"boot": "this", "names": ["plp_two", "plp_one"]}
+    assert Trial(path.parent, "this").names == ("plp_two", "plp_one")
+    assert Trial(path.parent, "that").names == ()
+    trial.drop("plp_one")
+    assert json.loads(path.read_text())["names"] == ["plp_two"]
+    trial.end()
+    assert not path.exists()
+    trial.end()
+
+
+def test_no_room(store: Store, build_module: Build, root: Path) -> None:
+    """When the file system refuses, the store is as before, and the error says why."""
+    store.install(build_module("plp_one"))
+    before = content(root)
+    (root / f"var/lib/pylivepatch/{RELEASE}/.plp_two.ko.new").mkdir()
+    with pytest.raises(KernelError, match="nothing has changed"):
+        store.install(build_module("plp_two"))
+    assert content(root) == before

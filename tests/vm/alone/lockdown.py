@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Runs in a guest that nobody needs afterwards: it is locked down, and cannot be unlocked."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
+from conftest import MODULES, log_records
+from support import unchanged
+
+from pylivepatch import AccessError, Core, PatchRejectedError
+
+FILE = MODULES / "plp_cmdline.ko"
+SIGNED = Path("/tmp/plp_cmdline.ko")
+
+
+def fatal(path: Path = FILE) -> list[tuple[str, str]]:
+    """What `check` finds fatal; nothing has changed."""
+    with unchanged():
+        done = subprocess.run(["pylivepatch", "check", path, "--json"], capture_output=True, text=True, check=False)
+    findings = [each for each in json.loads(done.stdout)["findings"] if each["severity"] == "fatal"]
+    assert done.returncode == (8 if findings else 0), done
+    assert all(each["remedy"] for each in findings)
+    return [(each["code"], each["message"]) for each in findings]
+
+
+def refused(core: Core, kind: type[AccessError | PatchRejectedError], number: int, words: str) -> None:
+    """Insist that `load` refuses with these words, and that the kernel was not even asked."""
+    before = log_records()
+    with unchanged(), pytest.raises(kind) as info:
+        core.load(FILE)
+    assert words in str(info.value)
+    assert info.value.errno == number
+    assert log_records() == before
+
+
+def main() -> None:
+    """Close the kernel to modules, one way after the other."""
+    SIGNED.write_bytes(FILE.read_bytes() + bytes(range(64)) + b"~Module signature appended~\n")
+    with Core("klpctl") as core:
+        assert fatal() == []
+        core.load(FILE).unload()
+
+        Path("/sys/kernel/security/lockdown").write_text("integrity")
+        [(code, words)] = fatal()
+        assert code == "lockdown"
+        refused(core, AccessError, errno.EPERM, words)
+        assert fatal(SIGNED) == []
+
+        Path("/sys/module/module/parameters/sig_enforce").write_text("Y")
+        [(code, words)] = fatal()
+        assert code == "signature"
+        refused(core, PatchRejectedError, errno.EKEYREJECTED, words)
+        assert fatal(SIGNED) == []
+
+        Path("/proc/sys/kernel/modules_disabled").write_text("1")
+        findings = dict(fatal(SIGNED))
+        assert list(findings) == ["modules-disabled"]
+        refused(core, AccessError, errno.EPERM, findings["modules-disabled"])
+    print("closed")
+
+
+main()
