@@ -49,6 +49,9 @@ static const struct plp_field task_fields[] = {
 	[KLPCTL_A_TASK_COMM]		= { .kind = PLP_TEXT },
 	[KLPCTL_A_TASK_PENDING]		= { .kind = PLP_U32 },
 	[KLPCTL_A_TASK_CPU]		= { .kind = PLP_U32 },
+	[KLPCTL_A_TASK_REASON]		= { .kind = PLP_U32 },
+	[KLPCTL_A_TASK_FUNC]		= { .kind = PLP_TEXT },
+	[KLPCTL_A_TASK_STACK]		= { .kind = PLP_TEXT },
 };
 static const struct plp_schema task_schema = { FIELDS(task_fields) };
 
@@ -65,6 +68,7 @@ static const struct plp_field klpctl_fields[] = {
 	[KLPCTL_A_TRANSITION]		= { .kind = PLP_NEST, .nest = &transition_schema },
 	[KLPCTL_A_OBJECT]		= { .kind = PLP_NEST, .nest = &object_schema },
 	[KLPCTL_A_TASK]			= { .kind = PLP_NEST, .nest = &task_schema },
+	[KLPCTL_A_CONFIRM]		= { .kind = PLP_U64 },
 };
 const struct plp_schema plp_schema_klpctl = { FIELDS(klpctl_fields) };
 

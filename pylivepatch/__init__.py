@@ -4,10 +4,12 @@
 Start with `Core`.
 """
 
+from pylivepatch.boot import Boot, BootOutcome, BootStep
 from pylivepatch.core import Core
 from pylivepatch.errors import (
     AccessError,
     BadDataError,
+    CheckError,
     KernelError,
     LivepatchError,
     ModuleFileError,
@@ -22,34 +24,59 @@ from pylivepatch.errors import (
 )
 from pylivepatch.event import Action, Event
 from pylivepatch.features import Features, Missing
+from pylivepatch.info import Parameter, PatchInfo, Stacked
+from pylivepatch.metrics import Metrics
 from pylivepatch.module import ModuleFile
 from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
-from pylivepatch.state import Func, Object, PatchState, PatchStatus, Progress, Target, Task
+from pylivepatch.preflight import Finding, Severity, Stage
+from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
+from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
+from pylivepatch.store import Installed, Store
 from pylivepatch.transition import Transition
 
 __all__ = [
     "AccessError",
     "Action",
     "BadDataError",
+    "Blocker",
+    "Boot",
+    "BootOutcome",
+    "BootStep",
+    "CheckError",
     "Core",
     "Event",
     "Features",
+    "Finding",
     "Func",
+    "Installed",
     "KernelError",
     "LivepatchError",
+    "Metrics",
     "Missing",
     "ModuleFile",
     "ModuleFileError",
     "Monitor",
     "Object",
+    "Outcome",
+    "Parameter",
     "Patch",
+    "PatchInfo",
     "PatchNotFoundError",
     "PatchRejectedError",
     "PatchState",
     "PatchStateError",
     "PatchStatus",
+    "PlannedStep",
     "Progress",
+    "Reason",
+    "Sequence",
+    "Severity",
+    "Stacked",
+    "Stage",
+    "Step",
+    "StepReport",
+    "Store",
     "SymbolError",
     "Target",
     "Task",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pylivepatch.features import Features
-    from pylivepatch.state import PatchStatus, Task
+    from pylivepatch.state import Blocker, PatchStatus, Task
 
 __all__ = ["Backend", "BackendName", "PollingWatch", "Watch", "wait_by"]
 
@@ -47,8 +47,18 @@ class Backend(Protocol):
     def patch(self, name: str) -> PatchStatus:
         """Read one patch; `PatchNotFoundError` when there is none."""
 
-    def enable(self, name: str) -> None:
-        """Start enabling, or turn a patch that is being disabled round."""
+    def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:
+        """Start enabling, or turn a patch that is being disabled round.
+
+        Args:
+            name: The patch.
+            confirm_within: Seconds in which `confirm` must come, from now; infinite
+                with `owned`; None: it need not come.
+            owned: The kernel reverts the patch when this backend is closed before.
+        """
+
+    def confirm(self, name: str) -> None:
+        """Let an enabled patch stay."""
 
     def revert(self, name: str) -> None:
         """Start disabling, or turn a patch that is being enabled round."""
@@ -58,6 +68,9 @@ class Backend(Protocol):
 
     def tasks(self) -> list[Task]:
         """Read the tasks of the running transition; none without one."""
+
+    def blockers(self) -> list[Blocker]:
+        """Read the pending tasks of the running transition, with reasons and stacks."""
 
     def task_count(self) -> int:
         """Count all tasks of the system."""

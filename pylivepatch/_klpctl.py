@@ -19,9 +19,11 @@ from pylivepatch._refusal import refusal
 from pylivepatch._shim import ffi, lib
 from pylivepatch.errors import LivepatchError, PatchNotFoundError, UnsupportedError
 from pylivepatch.features import Features, Missing
-from pylivepatch.state import PatchState, PatchStatus, Task
+from pylivepatch.state import Blocker, PatchState, PatchStatus, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pylivepatch._sysfs import SysfsBackend
 
 _DEVICE = ffi.string(lib.KLPCTL_DEVICE).decode()
@@ -33,6 +35,8 @@ _MISSING = {
     ),
     "foreign": Missing("klpctl cannot see the objects of ordinary live patch modules"),
     "idle": Missing("klpctl cannot see idle tasks"),
+    "reasons": Missing("klpctl cannot probe klp_check_and_switch_task()"),
+    "stacks": Missing("klpctl finds nothing that walks stacks"),
     "reloc_clear": Missing("the kernel does not clear relocations", "unload the patch and load it again", "6.3"),
 }
 
@@ -103,6 +107,8 @@ class KlpctlBackend:
             "foreign": self._has(lib.KLPCTL_FEATURE_FOREIGN),
             "idle": self._has(lib.KLPCTL_FEATURE_IDLE),
             "reloc_clear": self._has(lib.KLPCTL_FEATURE_RELOC_CLEAR),
+            "reasons": self._has(lib.KLPCTL_FEATURE_REASONS),
+            "stacks": self._has(lib.KLPCTL_FEATURE_STACKS),
         }
         return Features(
             registered=True,
@@ -130,9 +136,18 @@ class KlpctlBackend:
             messages = []
         return _wire.patch_status(messages[0]) if messages else self._sysfs.patch(name)
 
-    def enable(self, name: str) -> None:
+    def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:
         """Start enabling, or turn a patch that is being disabled round."""
-        self._change(lib.KLPCTL_CMD_PATCH_ENABLE, "enable", name)
+        if confirm_within is None:
+            self._change(lib.KLPCTL_CMD_PATCH_ENABLE, "enable", name)
+            return
+        window = lib.KLPCTL_WAIT_FOREVER if math.isinf(confirm_within) else math.ceil(confirm_within * 1000)
+        flags = lib.KLPCTL_ENABLE_OWNED if owned else 0
+        self._by_device("enable", name, lambda fd: lib.plp_dev_enable(fd, name.encode(), window, flags))
+
+    def confirm(self, name: str) -> None:
+        """Let an enabled patch stay."""
+        self._by_device("confirm", name, lambda fd: lib.plp_dev_confirm(fd, name.encode()))
 
     def revert(self, name: str) -> None:
         """Start disabling, or turn a patch that is being enabled round."""
@@ -156,6 +171,15 @@ class KlpctlBackend:
         idle = os.cpu_count() or 1 if self._has(lib.KLPCTL_FEATURE_IDLE) else 0
         return self._sysfs.task_count() + idle
 
+    def blockers(self) -> list[Blocker]:
+        """Read the pending tasks of the running transition, in one dump."""
+        flags = lib.KLPCTL_TASK_PENDING | lib.KLPCTL_TASK_STACK
+        try:
+            messages = self._ask(lib.KLPCTL_CMD_TASK_GET, dump=True, flags=flags)
+        except RefusedError as error:
+            raise refusal(error.number, "read", "blockers", extack=error.extack) from None
+        return [blocker for message in messages for blocker in _wire.blockers(message)]
+
     def watch(self) -> Watch:
         """Watch events; by polling when klpctl sees none."""
         if self._has(lib.KLPCTL_FEATURE_EVENTS):
@@ -165,9 +189,7 @@ class KlpctlBackend:
 
     def wait(self, name: str, timeout: float | None) -> PatchStatus | None:
         """Wait in the kernel; by events for those who may not open the device."""
-        if self._device < 0:
-            self._device = lib.plp_dev_open(_DEVICE.encode())
-        if self._device < 0:
+        if self._open() < 0:
             return wait_by(self.watch(), lambda: self._settled(name), timeout)
         end = None if timeout is None else time.monotonic() + timeout
         state = ffi.new("uint32_t *")
@@ -197,6 +219,21 @@ class KlpctlBackend:
         with contextlib.suppress(LivepatchError):
             return next((patch.name for patch in self.patches() if patch.progress), None)
         return None
+
+    def _open(self) -> int:
+        """Open the device, once; it says -errno when that may not be."""
+        if self._device < 0:
+            self._device = lib.plp_dev_open(_DEVICE.encode())
+        return self._device
+
+    def _by_device(self, verb: str, name: str, call: Callable[[int], int]) -> None:
+        device = self._open()
+        result = call(device) if device >= 0 else device
+        while result == -errno.EINTR:
+            result = call(device)
+        if result < 0:
+            busy = self.busy() if result == -errno.EBUSY else None
+            raise refusal(-result, verb, name, busy=busy, filename=_DEVICE)
 
     def _has(self, feature: int) -> bool:
         return bool(self._bits >> feature & 1)

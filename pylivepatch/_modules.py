@@ -15,7 +15,7 @@ from pylivepatch.errors import PatchRejectedError, PatchStateError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LAST_REFERENCE = 2.0
+LAST_REFERENCE = 2.0
 _PAUSE = 0.002
 
 
@@ -41,20 +41,21 @@ def probe(name: str) -> bool:
     return lib.plp_module_probe(name.encode()) >= 0
 
 
-def remove(name: str, sysfs: Path) -> None:
+def remove(name: str, sysfs: Path, patience: float = LAST_REFERENCE) -> None:
     """Unload a module when the kernel has let go of it.
 
     Args:
         name: The module.
         sysfs: /sys.
+        patience: Seconds that the kernel has to let go of it.
 
     Raises:
-        PatchRejectedError: It is still in use after 2 s; by whom is said.
+        PatchRejectedError: It is still in use then; by whom is said.
         AccessError: The caller is not root.
         PatchNotFoundError: No such module is loaded.
     """
     module = sysfs / "module" / name
-    end = time.monotonic() + _LAST_REFERENCE
+    end = time.monotonic() + patience
     while _references(module) > 0 and time.monotonic() < end:
         time.sleep(_PAUSE)
     result = lib.plp_module_remove(name.encode())

@@ -45,6 +45,9 @@ _TABLE: dict[tuple[str, int], _Row] = {
         "see the kernel log",
     ),
     ("enable", errno.EOPNOTSUPP): _Row(UnsupportedError, "it cannot be enabled again as it is", _RELOAD),
+    ("confirm", errno.EINVAL): _Row(
+        PatchStateError, "no confirmation is awaited, or its time is over", "enable it with a time to confirm in"
+    ),
     ("revert", errno.EALREADY): _Row(
         PatchStateError, "it is not enabled, or already being disabled", "enable it first"
     ),
@@ -112,7 +115,7 @@ def refusal(
     if row is None:
         kind: type[LivepatchError] = KernelError if verb == "read" else PatchRejectedError
         who = _WHO.get(verb, "")
-        row = _Row(kind, f"{who}{os.strerror(number)} (errno {number})")
+        row = _Row(kind, f"{who}{os.strerror(number)} (errno {number})", "see the kernel log")
     why = row.reason
     if row.kind is TransitionBusyError:
         why = f"patch {busy} is in transition" if busy else "the kernel still holds its module"

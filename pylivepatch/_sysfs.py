@@ -18,7 +18,7 @@ from pylivepatch._backend import BackendName, PollingWatch, Watch, wait_by
 from pylivepatch._refusal import refusal
 from pylivepatch.errors import PatchNotFoundError, UnsupportedError
 from pylivepatch.features import Features, Missing, names
-from pylivepatch.state import Func, Object, PatchState, PatchStatus, Progress, Target, Task
+from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,9 +91,11 @@ class SysfsBackend:
             remedy="list the patches, or load it first",
         )
 
-    def enable(self, name: str) -> None:
+    def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:  # noqa: ARG002
         """Turn a patch that is being disabled round: all that sysfs can enable."""
         status = self.patch(name)
+        if confirm_within is not None:
+            raise _unconfirmed("enable", name)
         if status.state in (PatchState.ENABLED, PatchState.ENABLING):
             raise refusal(errno.EALREADY, "enable", name)
         if status.state is not PatchState.DISABLING:
@@ -110,6 +112,10 @@ class SysfsBackend:
             )
         self._write(name, "enabled", "1", "enable")
 
+    def confirm(self, name: str) -> None:
+        """Refuse: the kernel alone takes no patch back."""
+        raise _unconfirmed("confirm", self.patch(name).name)
+
     def revert(self, name: str) -> None:
         """Start disabling, or turn a patch that is being enabled round."""
         if self.patch(name).state not in (PatchState.ENABLED, PatchState.ENABLING):
@@ -124,24 +130,39 @@ class SysfsBackend:
 
     def tasks(self) -> list[Task]:
         """Read the tasks of the running transition; idle tasks are not in /proc."""
-        target = None
-        for path in self._directories():
-            with contextlib.suppress(FileNotFoundError):
-                if _flag(path / "transition"):
-                    target = Target.PATCHED if _flag(path / "enabled") else Target.UNPATCHED
-        if target is None:
+        moving = self._moving()
+        if moving is None:
             return []
         tasks = []
-        for thread in self._threads():
+        for thread, pending in self._switching(moving[1]):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                try:
-                    state = _text(thread / "patch_state")
-                except PermissionError as error:
-                    raise refusal(errno.EACCES, "read", str(thread / "patch_state")) from error
                 pid, tid = int(thread.parent.parent.name), int(thread.name)
-                pending = state not in (_VALUES[target], "-1")
                 tasks.append(Task(pid, tid, _text(thread / "comm"), pending))
         return tasks
+
+    def blockers(self) -> list[Blocker]:
+        """Read the pending tasks; the reason as far as state and stack tell it."""
+        moving = self._moving()
+        if moving is None:
+            return []
+        path, target = moving
+        funcs = {func.name for part in self._objects(path) for func in part.funcs}
+        found = []
+        for thread, pending in self._switching(target):
+            if not pending:
+                continue
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                pid, tid = int(thread.parent.parent.name), int(thread.name)
+                running = _text(thread / "stat").rpartition(")")[2].split()[0] == "R"
+                # "[<0>] name+0x1b/0x40 [module]"; unreadable, or empty, when it runs.
+                lines: list[str] = []
+                with contextlib.suppress(PermissionError):
+                    lines = [] if running else _text(thread / "stack").splitlines()
+                stack = tuple(line.partition("] ")[2] for line in lines)
+                inside = _inside(stack, path.name, funcs, target)
+                reason = Reason.RUNNING if running else Reason.SLEEPING if inside else Reason.UNKNOWN
+                found.append(Blocker(path.name, pid, tid, _text(thread / "comm"), reason, inside, stack))
+        return found
 
     def task_count(self) -> int:
         """Count all tasks but the idle ones, which are not in /proc."""
@@ -165,6 +186,25 @@ class SysfsBackend:
                 if _flag(path / "transition"):
                     return path.name
         return None
+
+    def _moving(self) -> tuple[Path, Target] | None:
+        """The patch in transition, and where that leads."""
+        for path in self._directories():
+            with contextlib.suppress(FileNotFoundError):
+                if _flag(path / "transition"):
+                    return path, Target.PATCHED if _flag(path / "enabled") else Target.UNPATCHED
+        return None
+
+    def _switching(self, target: Target) -> Iterator[tuple[Path, bool]]:
+        """All threads, and whether each is still pending."""
+        for thread in self._threads():
+            try:
+                state = _text(thread / "patch_state")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except PermissionError as error:
+                raise refusal(errno.EACCES, "read", str(thread / "patch_state")) from error
+            yield thread, state not in (_VALUES[target], "-1")
 
     def _settled(self, name: str) -> PatchStatus:
         try:
@@ -262,8 +302,32 @@ class SysfsBackend:
             raise refusal(number, verb, name, busy=self.busy(), filename=str(path)) from error
 
 
+def _unconfirmed(verb: str, name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"cannot {verb} {name}: only klpctl takes back what nobody confirms",
+        feature="confirm",
+        remedy=_NO_KLPCTL.remedy,
+    )
+
+
+def _inside(stack: tuple[str, ...], patch: str, funcs: set[str], target: Target) -> str | None:
+    """The function that changes and is on a stack: the old one, or one of the patch's own."""
+    for line in stack:
+        symbol, _, module = line.partition(" ")
+        name = symbol.partition("+")[0]
+        if name in funcs if target is Target.PATCHED else module == f"[{patch}]":
+            return name
+    return None
+
+
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace").strip()
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError as error:
+        # kernfs says ENODEV when the file goes between open() and read().
+        if error.errno == errno.ENODEV:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        raise
 
 
 def _flag(path: Path) -> bool:

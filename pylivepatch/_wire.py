@@ -6,12 +6,13 @@ Every number comes from ``kmod/uapi/klpctl.h`` by way of the C compiler.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pylivepatch._shim import lib
 from pylivepatch.event import Action, Event
-from pylivepatch.state import Func, Object, PatchState, PatchStatus, Progress, Target, Task
+from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +37,17 @@ ACTIONS = {
     lib.KLPCTL_ACTION_COMPLETED: Action.COMPLETED,
     lib.KLPCTL_ACTION_REPLACED: Action.REPLACED,
     lib.KLPCTL_ACTION_UNREGISTERED: Action.UNREGISTERED,
+    lib.KLPCTL_ACTION_PROGRESS: Action.PROGRESS,
+    lib.KLPCTL_ACTION_CONFIRMED: Action.CONFIRMED,
+    lib.KLPCTL_ACTION_EXPIRED: Action.EXPIRED,
 }
+REASONS = {
+    lib.KLPCTL_REASON_UNKNOWN: Reason.UNKNOWN,
+    lib.KLPCTL_REASON_RUNNING: Reason.RUNNING,
+    lib.KLPCTL_REASON_UNRELIABLE: Reason.UNRELIABLE,
+    lib.KLPCTL_REASON_SLEEPING: Reason.SLEEPING,
+}
+FOR_EVER = 2**64 - 1
 NANOSECONDS = 1e-9
 
 
@@ -108,7 +119,14 @@ def patch_status(message: Values, now: float | None = None) -> PatchStatus:
         objects=_objects(message.nested(lib.KLPCTL_A_OBJECT)),
         progress=progress,
         started=started,
+        confirm_until=_confirm_until(message.numbers.get(lib.KLPCTL_A_CONFIRM)),
     )
+
+
+def _confirm_until(nanoseconds: int | None) -> float | None:
+    if nanoseconds is None:
+        return None
+    return math.inf if nanoseconds == FOR_EVER else nanoseconds * NANOSECONDS
 
 
 def _objects(nests: Iterable[Values]) -> tuple[Object, ...]:
@@ -134,16 +152,37 @@ def tasks(message: Values) -> Iterable[Task]:
         )
 
 
-def event(message: Values) -> Event:
-    """Read a KLPCTL_CMD_EVENT."""
+def blockers(message: Values) -> Iterable[Blocker]:
+    """Read an answer to KLPCTL_CMD_TASK_GET about pending tasks."""
+    for task in message.nested(lib.KLPCTL_A_TASK):
+        stack = task.texts.get(lib.KLPCTL_A_TASK_STACK)
+        yield Blocker(
+            patch=message.texts[lib.KLPCTL_A_NAME],
+            pid=task.numbers[lib.KLPCTL_A_TASK_PID],
+            tid=task.numbers[lib.KLPCTL_A_TASK_TID],
+            comm=task.texts.get(lib.KLPCTL_A_TASK_COMM, ""),
+            reason=REASONS.get(task.numbers.get(lib.KLPCTL_A_TASK_REASON, 0), Reason.UNKNOWN),
+            func=task.texts.get(lib.KLPCTL_A_TASK_FUNC),
+            stack=tuple(stack.splitlines()) if stack else (),
+            cpu=task.numbers.get(lib.KLPCTL_A_TASK_CPU),
+        )
+
+
+def event(message: Values) -> Event | None:
+    """Read a KLPCTL_CMD_EVENT; None when its action is newer than this package."""
+    action = ACTIONS.get(message.numbers[lib.KLPCTL_A_ACTION])
+    if action is None:
+        return None
     flags = message.numbers.get(lib.KLPCTL_A_FLAGS, 0)
-    target = None
+    target = done = total = None
     for transition in message.nested(lib.KLPCTL_A_TRANSITION):
         target = TARGETS[transition.numbers[lib.KLPCTL_A_TRANSITION_TARGET]]
+        done = transition.numbers.get(lib.KLPCTL_A_TRANSITION_DONE)
+        total = transition.numbers.get(lib.KLPCTL_A_TRANSITION_TOTAL)
     return Event(
         sequence=message.numbers[lib.KLPCTL_A_SEQ],
         time=message.numbers[lib.KLPCTL_A_TIME] * NANOSECONDS,
-        action=ACTIONS[message.numbers[lib.KLPCTL_A_ACTION]],
+        action=action,
         name=message.texts[lib.KLPCTL_A_NAME],
         state=STATES[message.numbers[lib.KLPCTL_A_STATE]],
         target=target,
@@ -151,6 +190,8 @@ def event(message: Values) -> Event:
         replace=bool(flags & lib.KLPCTL_PATCH_REPLACE),
         forced=bool(flags & lib.KLPCTL_PATCH_FORCED),
         source="netlink",
+        done=done,
+        total=total,
     )
 
 

@@ -9,7 +9,9 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pylivepatch import _modules
+from pylivepatch import _checks, _modules, _origin
+from pylivepatch._candidate import Candidate
+from pylivepatch._image import Image
 from pylivepatch._klpctl import KlpctlBackend
 from pylivepatch._kmsg import explained
 from pylivepatch._names import module_options, patch_name
@@ -17,17 +19,19 @@ from pylivepatch._netlink import RefusedError
 from pylivepatch._refusal import refusal
 from pylivepatch._sysfs import SysfsBackend
 from pylivepatch.errors import BadDataError, PatchStateError, UnsupportedError
-from pylivepatch.module import ModuleFile
+from pylivepatch.info import PatchInfo, cve_name, loaded
 from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
+from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pylivepatch._backend import Backend, BackendName
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
-    from pylivepatch.state import PatchStatus
+    from pylivepatch.preflight import Finding
+    from pylivepatch.state import Blocker, PatchStatus
 
 __all__ = ["Core"]
 
@@ -118,6 +122,19 @@ class Core:
         """Read all patches at one moment, everything about each."""
         return self._backend.patches()
 
+    def blockers(self) -> list[Blocker]:
+        """List the tasks that the running transition waits for, each with its reason.
+
+        Returns:
+            The tasks; none without a transition.
+
+        Raises:
+            AccessError: The caller is not root.
+
+        Source: as `Transition.blockers`.
+        """
+        return self._backend.blockers()
+
     def __iter__(self) -> Iterator[Patch]:
         return iter(self.patches())
 
@@ -160,23 +177,122 @@ class Core:
                 its callbacks. The kernel is as it was before.
             SymbolError: As above, because of a function's name.
             UnsupportedError: It registers with klpctl, which is not used.
-            AccessError: The caller is not root. Nothing was loaded.
+            AccessError: The caller is not root, or the kernel takes no such modules.
+                Nothing was loaded.
 
         Source: finit_module(2), through libkmod.
         """
         options = module_options(params)
-        file = ModuleFile.open(path)
-        name = patch_name(file.name)
-        file.check(self.release, platform.machine())
-        if file.payload and self.backend != "klpctl":
-            raise UnsupportedError(
-                f"cannot load {name}: it registers with klpctl, which is not used",
-                feature="registered",
-                remedy="install klpctl and load it as root",
-            )
-        where = os.fspath(file.path)
+        candidate = self._candidate(path, params)
+        name = patch_name(candidate.name)
+        _checks.refuse(candidate)
+        where = os.fspath(candidate.image.path)
         self._insert(where, name, options)
         return Patch(name, self._backend, self._sysfs, lambda: self._insert(where, name, options))
+
+    def preflight(self, path: str | os.PathLike[str], /, **params: str | int | bool) -> list[Finding]:
+        """Find what stands in the way of a patch, or is worth knowing. Loads nothing.
+
+        It looks at the file, at the state the kernel is in, and at the kernel's symbol
+        table. What it may not see, or cannot, is a finding, too. `load` refuses
+        what is fatal, except for symbols and their versions: the kernel compares
+        those itself before it changes anything.
+
+        Args:
+            path: The module file: plain, or compressed as .xz, .zst or .gz.
+            params: Module parameters that it would be loaded with.
+
+        Returns:
+            The findings, fatal ones first.
+
+        Raises:
+            PatchNotFoundError: There is no such file.
+            ModuleFileError: It is not a kernel module, or damaged.
+            BadDataError: A parameter cannot be passed.
+
+        Source: /proc/kallsyms, /proc/kcore, /sys/kernel/security/lockdown,
+        /sys/module, /sys/kernel/debug/kprobes/list, enabled_functions of tracefs.
+        """
+        module_options(params)
+        return _checks.preflight(self._candidate(path, params))
+
+    def _candidate(self, path: str | os.PathLike[str], params: Mapping[str, str | int | bool]) -> Candidate:
+        return Candidate(
+            image=Image.read(Path(path)),
+            params=params,
+            root=self._root,
+            release=self.release,
+            machine=platform.machine(),
+            backend=self.backend,
+            features=self.features,
+            patches=self.status(),
+        )
+
+    def info(self, name: str) -> PatchInfo:
+        """Say everything that is known about a loaded patch.
+
+        Its file is found if it is installed: with the modules of this kernel, or by
+        ``pylivepatch install``. For a file alone there is `PatchInfo.open`.
+
+        Args:
+            name: The patch; "-" is the same as "_".
+
+        Raises:
+            PatchNotFoundError: There is none of that name.
+            BadDataError: That cannot be a name.
+        """
+        return self._info(self._backend.patch(patch_name(name)), self.status())
+
+    def fixes(self, cve: str) -> list[PatchInfo]:
+        """Find the enabled patches that fix a CVE, as they themselves say.
+
+        Args:
+            cve: Its name, as "CVE-2026-12345".
+
+        Returns:
+            The patches; none when no enabled patch says that it fixes it.
+
+        Raises:
+            BadDataError: That is not the name of a CVE.
+
+        Source: modinfo ``cve`` of the file, /sys/module/<patch>/parameters/cve.
+        """
+        wanted = cve_name(cve)
+        patches = self.status()
+        enabled = (self._info(status, patches) for status in patches if status.state is PatchState.ENABLED)
+        return [info for info in enabled if wanted in (info.cves or ())]
+
+    def unload_replaced(self) -> list[str]:
+        """Unload the patches that another patch took the place of by atomic replace.
+
+        The kernel leaves their modules loaded. A registered one could be enabled
+        again; it is unloaded, too.
+
+        Returns:
+            Names of the patches that were unloaded.
+
+        Raises:
+            UnsupportedError: klpctl is not used: nothing else tells a replaced patch
+                from one that was disabled. Nothing has changed.
+            PatchStateError: The module of one is in use. Those before it are unloaded.
+            AccessError: The caller is not root. Nothing has changed.
+
+        Source: delete_module(2), never forced.
+        """
+        self.features.require("events")
+        replaced = [patch for patch in self.patches() if patch.state is PatchState.REPLACED]
+        for patch in replaced:
+            patch.unload()
+        return [patch.name for patch in replaced]
+
+    def _info(self, status: PatchStatus, patches: list[PatchStatus]) -> PatchInfo:
+        return loaded(
+            status,
+            patches,
+            _origin.enabled_order(self._sysfs),
+            _origin.module_file(self._root, self.release, status.name),
+            _origin.cve_parameter(self._root, status.name),
+        )
 
     def monitor(self, source: EventSource = "netlink") -> Monitor:
         """Listen to events of all patches from now on.

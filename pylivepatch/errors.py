@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pylivepatch.state import PatchState, Progress
+    from pylivepatch.state import Blocker, PatchState, Progress
 
 __all__ = [
     "AccessError",
     "BadDataError",
+    "CheckError",
     "KernelError",
     "LivepatchError",
     "ModuleFileError",
@@ -177,6 +178,8 @@ class TransitionTimeoutError(LivepatchError, TimeoutError):
         reversed: Whether the transition was turned round.
         state: Where the patch stands now; in transition when "report" was asked
             for, or when the reversal did not end either.
+        blockers: The tasks that held it up, or that hold the reversal up; empty
+            for those who may not know.
     """
 
     def __init__(
@@ -187,14 +190,20 @@ class TransitionTimeoutError(LivepatchError, TimeoutError):
         progress: Progress,
         reversed: bool,  # noqa: A002
         state: PatchState,
+        blockers: tuple[Blocker, ...] = (),
         after: str = "",
         remedy: str = "",
     ) -> None:
         LivepatchError.__init__(self, message, after=after, remedy=remedy)
         self.patch = patch
         self.progress = progress
+        self.blockers = blockers
         self.reversed = reversed
         self.state = state
+
+
+class CheckError(LivepatchError):
+    """A health check failed after a patch was enabled; the patch was taken back."""
 
 
 class TransitionReversedError(LivepatchError):

@@ -32,6 +32,13 @@ class Action(enum.StrEnum):
     """Another patch took its place."""
     UNREGISTERED = "unregistered"
     """The patch is gone."""
+    PROGRESS = "progress"
+    """Tasks have switched; ten times a second at the most, and not by udev. Has the
+    number of the event before it."""
+    CONFIRMED = "confirmed"
+    """Somebody confirmed the patch."""
+    EXPIRED = "expired"
+    """Nobody confirmed the patch in time, or its owner is gone: the kernel reverts it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Event:
         replace: It replaces all patches before it.
         forced: A transition of it was forced.
         source: How the event came: "netlink" or "udev".
+        done: Tasks that have switched, with progress only.
+        total: All tasks, with progress only.
     """
 
     sequence: int
@@ -62,3 +71,5 @@ class Event:
     replace: bool
     forced: bool
     source: EventSource
+    done: int | None = None
+    total: int | None = None

@@ -36,6 +36,8 @@ _DETAILS = {
     "fast": "transitions are retried early, and end in milliseconds",
     "foreign": "objects of ordinary live patch modules are known to klpctl",
     "idle": "idle tasks are counted and listed",
+    "reasons": "why a task has not switched is known",
+    "stacks": "where a task sleeps is told",
     "reloc_clear": "patches with relocations for modules can be enabled again",
     "progress": "tasks done of total are known",
     "replace": "whether a patch replaces all others is known",
@@ -54,6 +56,8 @@ class Features:
         foreign: Objects of ordinary live patch modules are known to klpctl,
             which can revert them.
         idle: Idle tasks are counted and listed.
+        reasons: Why a task has not switched is known, as the livepatch core found it.
+        stacks: Where a task sleeps is told with that.
         reloc_clear: Patches with relocations for modules can be enabled again
             without a reload.
         progress: Tasks done of total are known.
@@ -67,6 +71,8 @@ class Features:
     fast: bool = False
     foreign: bool = False
     idle: bool = False
+    reasons: bool = False
+    stacks: bool = False
     reloc_clear: bool = False
     progress: bool = False
     replace: bool = False

@@ -4,24 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import io
-import lzma
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
-from pylivepatch.errors import ModuleFileError, PatchNotFoundError, UnsupportedError
+from pylivepatch._image import Image, damage, module_name
+from pylivepatch.errors import ModuleFileError
+from pylivepatch.preflight import Finding, Severity
 
 if TYPE_CHECKING:
     import os
 
 __all__ = ["ModuleFile"]
 
-_SIGNATURE = b"~Module signature appended~\n"
 _RELOCATIONS = ".klp.rela."
 _REGISTER = "klpctl_register_patch"
 _MACHINES = {
@@ -51,6 +45,8 @@ class ModuleFile:
         payload: Whether it registers with klpctl, so that loading it changes nothing.
         signed: Whether a signature is appended; it is not verified here.
         relocated: Objects that it has livepatch relocations for.
+        build_id: What the linker named this build, in hexadecimal; "" without it.
+        modinfo: Every key and value of its modinfo, in the order of the file.
     """
 
     path: Path
@@ -63,6 +59,8 @@ class ModuleFile:
     payload: bool
     signed: bool
     relocated: tuple[str, ...]
+    build_id: str = ""
+    modinfo: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -76,57 +74,43 @@ class ModuleFile:
             ModuleFileError: It cannot be read, or it is not a kernel module.
             UnsupportedError: It is compressed with zstd, and zstandard is missing.
         """
-        file = Path(path)
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError:
-            raise PatchNotFoundError(
-                f"there is no module file {file}",
-                after="nothing was loaded",
-                remedy="check the path",
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ModuleFileError(f"it cannot be read: {error}", filename=str(file)) from error
-        if not data:
-            raise ModuleFileError("it is empty", filename=str(file), remedy="build it anew")
-        data = _decompressed(data, str(file))
-        if not data.startswith(b"\x7fELF"):
-            raise ModuleFileError("it is not an ELF file", filename=str(file), remedy="give a .ko file")
-        try:
-            return cls._parse(file, data)
-        except ModuleFileError:
-            raise
-        except Exception as error:  # pyelftools trusts what it reads: any error is damage
-            raise ModuleFileError(f"it is damaged: {error}", filename=str(file), remedy="build it anew") from error
+        return cls.of(Image.read(Path(path)))
 
     @classmethod
-    def _parse(cls, file: Path, data: bytes) -> Self:
-        elf = ELFFile(io.BytesIO(data))
-        section = elf.get_section_by_name(".modinfo")
-        if elf["e_type"] != "ET_REL" or section is None:
-            raise ModuleFileError("it is not a kernel module", filename=str(file), remedy="give a .ko file")
-        info: dict[str, str] = {}
-        for entry in section.data().split(b"\0"):
-            key, _, value = entry.decode(errors="replace").partition("=")
-            info.setdefault(key, value)
-        vermagic = info.get("vermagic", "")
-        relocated = {
-            section.name.removeprefix(_RELOCATIONS).partition(".")[0]
-            for section in elf.iter_sections()
-            if section.name.startswith(_RELOCATIONS)
-        }
-        return cls(
-            path=file,
-            name=info.get("name") or file.name.partition(".")[0].replace("-", "_"),
-            release=vermagic.partition(" ")[0],
-            vermagic=vermagic,
-            machine=str(elf["e_machine"]),
-            depends=tuple(name for name in info.get("depends", "").split(",") if name),
-            livepatch=info.get("livepatch") == "Y",
-            payload=_needs(elf, _REGISTER),
-            signed=data.endswith(_SIGNATURE),
-            relocated=tuple(sorted(relocated)),
-        )
+    def of(cls, image: Image) -> Self:
+        """Read what an image says about itself.
+
+        Raises:
+            ModuleFileError: It is damaged.
+        """
+        with damage(image.path):
+            info: dict[str, str] = {}
+            for key, value in image.modinfo:
+                info.setdefault(key, value)
+            vermagic = info.get("vermagic", "")
+            relocated = {
+                section.name.removeprefix(_RELOCATIONS).partition(".")[0]
+                for section in image.sections
+                if section.name.startswith(_RELOCATIONS)
+            }
+            return cls(
+                path=image.path,
+                name=info.get("name") or module_name(image.path.name),
+                release=vermagic.partition(" ")[0],
+                vermagic=vermagic,
+                machine=str(image.elf["e_machine"]),
+                depends=tuple(name for name in info.get("depends", "").split(",") if name),
+                livepatch=info.get("livepatch") == "Y",
+                payload=any(symbol.name == _REGISTER for symbol in image.undefined),
+                signed=image.signed,
+                relocated=tuple(sorted(relocated)),
+                build_id=image.build_id,
+                modinfo=image.modinfo,
+            )
+
+    def values(self, key: str) -> tuple[str, ...]:
+        """All values of a key of its modinfo, in the order of the file."""
+        return tuple(value for found, value in self.modinfo if found == key)
 
     def check(self, release: str, machine: str) -> None:
         """Insist on a live patch module for a kernel.
@@ -138,53 +122,26 @@ class ModuleFile:
         Raises:
             ModuleFileError: It is something else. Nothing was loaded.
         """
+        for finding in self.problems(release, machine):
+            raise ModuleFileError(finding.message, filename=str(self.path), remedy=finding.remedy)
+
+    def problems(self, release: str, machine: str) -> list[Finding]:
+        """Say why it is no live patch module for a kernel.
+
+        Args:
+            release: The kernel's release, as ``uname -r`` prints it.
+            machine: Its architecture, as ``uname -m`` prints it.
+
+        Returns:
+            The reasons, each fatal; none when it is one.
+        """
+        found = []
         wanted = _MACHINES.get(machine, self.machine)
         if self.machine != wanted:
-            why, remedy = f"it is for {self.machine}, and this machine is {wanted}", _BUILD
-        elif not self.livepatch:
-            why, remedy = "it is not a live patch module", "load it with modprobe or insmod"
-        elif self.release != release:
+            found.append(("machine", f"it is for {self.machine}, and this machine is {wanted}", _BUILD))
+        if not self.livepatch:
+            found.append(("not-livepatch", "it is not a live patch module", "load it with modprobe or insmod"))
+        if self.release != release:
             built = f"kernel {self.release}" if self.release else "no kernel that it names"
-            why, remedy = f"it was built for {built}, and this is kernel {release}", _BUILD
-        else:
-            return
-        raise ModuleFileError(why, filename=str(self.path), remedy=remedy)
-
-
-def _needs(elf: ELFFile, symbol: str) -> bool:
-    return any(
-        found["st_shndx"] == "SHN_UNDEF"
-        for section in elf.iter_sections()
-        if isinstance(section, SymbolTableSection)
-        for found in section.get_symbol_by_name(symbol) or ()
-    )
-
-
-def _decompressed(data: bytes, filename: str) -> bytes:
-    try:
-        if data.startswith(b"\xfd7zXZ\0"):
-            return lzma.decompress(data)
-        if data.startswith(b"\x1f\x8b"):
-            return gzip.decompress(data)
-        if data.startswith(b"\x28\xb5\x2f\xfd"):
-            return _zstd(data)
-    except (lzma.LZMAError, zlib.error, OSError, EOFError) as error:
-        raise ModuleFileError(
-            f"its compression is damaged: {error}", filename=filename, remedy="build it anew"
-        ) from error
-    return data
-
-
-def _zstd(data: bytes) -> bytes:
-    try:
-        import zstandard
-    except ImportError:
-        raise UnsupportedError(
-            "reading .zst modules needs the package zstandard",
-            feature="zstd",
-            remedy="install zstandard, or unpack the file with zstd -d",
-        ) from None
-    try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    except zstandard.ZstdError as error:
-        raise OSError(str(error)) from error
+            found.append(("release", f"it was built for {built}, and this is kernel {release}", _BUILD))
+        return [Finding(code, Severity.FATAL, self.path.name, why, remedy) for code, why, remedy in found]

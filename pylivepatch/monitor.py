@@ -125,7 +125,11 @@ class _NetlinkReader:
                 if error.number == errno.ENOBUFS:
                     continue
                 raise refusal(error.number, "read", "events", extack=error.extack) from None
-            return None if message is None else _wire.event(message)
+            if message is None:
+                return None
+            event = _wire.event(message)
+            if event is not None:
+                return event
 
     def close(self) -> None:
         self._netlink.close()

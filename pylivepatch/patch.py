@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Patch"]
 
-_LAST_REFERENCE = 2.0
 _PAUSE = 0.005
+_LONGEST_WINDOW = 4_000_000.0
 
 
 class Patch:
@@ -49,6 +51,8 @@ class Patch:
         self._backend = backend
         self._sysfs = sysfs
         self._reload = reload
+        # Seconds that the kernel has to let go of the module.
+        self._patience = _modules.LAST_REFERENCE
 
     def __repr__(self) -> str:
         return f"<Patch {self.name}>"
@@ -100,7 +104,13 @@ class Patch:
         return Transition(self, self._backend, target, started, None, "reverse")
 
     def enable(
-        self, timeout: float | None = 30.0, *, on_timeout: OnTimeout = "reverse", wait: bool = True
+        self,
+        timeout: float | None = 30.0,
+        *,
+        on_timeout: OnTimeout = "reverse",
+        wait: bool = True,
+        confirm_within: float | None = None,
+        owned: bool = True,
     ) -> Transition:
         """Switch all tasks to the new code.
 
@@ -112,11 +122,18 @@ class Patch:
 
         A patch that is being disabled is turned round.
 
+        With `confirm_within` the kernel takes the patch back by itself unless
+        `confirm` comes in time, whatever becomes of the caller: in mid-transition,
+        too, and at once when `owned` and the caller ends, or closes its `Core`.
+
         Args:
             timeout: Seconds until the deadline; None waits for ever.
             on_timeout: "reverse" turns the transition round at the deadline;
                 "report" leaves it going.
             wait: Whether to wait for the end.
+            confirm_within: Seconds from now in which it must be confirmed; infinite,
+                with `owned`, for as long as the caller lives; None: it need not be.
+            owned: With `confirm_within`: the end of the caller reverts it, too.
 
         Returns:
             The transition, finished if it was waited for.
@@ -136,9 +153,33 @@ class Patch:
             TransitionReversedError: Somebody else turned it round. The patch is
                 not enabled.
 
-        Source: klp_enable_patch(); klpctl, KLPCTL_CMD_PATCH_ENABLE.
+        Source: klp_enable_patch(); klpctl, KLPCTL_CMD_PATCH_ENABLE and
+        KLPCTL_IOC_ENABLE.
         """
-        return self._change(self._enable, Target.PATCHED, timeout, on_timeout, wait)
+        endless = owned and confirm_within == math.inf
+        if confirm_within is not None and not (endless or 0 < confirm_within < _LONGEST_WINDOW):
+            raise BadDataError(
+                f"no time to confirm in: {confirm_within}",
+                after="nothing has changed",
+                remedy=f"give seconds above 0 and below {_LONGEST_WINDOW}, or infinity with owned",
+            )
+        start = functools.partial(self._enable, confirm_within=confirm_within, owned=owned)
+        return self._change(start, Target.PATCHED, timeout, on_timeout, wait)
+
+    def confirm(self) -> None:
+        """Let it stay: it was enabled with ``confirm_within``, by whomever.
+
+        Raises:
+            PatchStateError: It awaits no confirmation: it never did, was confirmed,
+                or is being taken back. Nothing has changed.
+            TransitionBusyError: Its own transition has not ended. Nothing has changed.
+            UnsupportedError: klpctl is not used.
+            AccessError: The caller is not root. Nothing has changed.
+            PatchNotFoundError: It is gone.
+
+        Source: klpctl, KLPCTL_IOC_CONFIRM.
+        """
+        self._backend.confirm(self.name)
 
     def revert(
         self, timeout: float | None = 30.0, *, on_timeout: OnTimeout = "reverse", wait: bool = True
@@ -201,7 +242,7 @@ class Patch:
                 after="nothing has changed",
                 remedy=remedy,
             )
-        _modules.remove(self.name, self._sysfs)
+        _modules.remove(self.name, self._sysfs, self._patience)
 
     def force(self, *, accept_risk: bool) -> None:
         """End its transition without waiting for its tasks. May crash the kernel.
@@ -239,7 +280,7 @@ class Patch:
         wait: bool,
     ) -> Transition:
         timeout = timeout_seconds(timeout)
-        end = time.monotonic() + _LAST_REFERENCE
+        end = time.monotonic() + self._patience
         while True:
             started = time.monotonic()
             transition = Transition(self, self._backend, target, started, timeout, on_timeout)
@@ -255,13 +296,13 @@ class Patch:
         transition.progress()
         return transition.wait() if wait else transition
 
-    def _enable(self, name: str) -> None:
+    def _enable(self, name: str, *, confirm_within: float | None, owned: bool) -> None:
         try:
-            self._backend.enable(name)
+            self._backend.enable(name, confirm_within, owned)
         except UnsupportedError:
             if self._reload is None or self.state is not PatchState.DISABLED:
                 raise
             self.unload()
             self._reload()
             if self.registered:
-                self._backend.enable(name)
+                self._backend.enable(name, confirm_within, owned)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-__all__ = ["Func", "Object", "PatchState", "PatchStatus", "Progress", "Target", "Task"]
+__all__ = ["Blocker", "Func", "Object", "PatchState", "PatchStatus", "Progress", "Reason", "Target", "Task"]
 
 
 class PatchState(enum.StrEnum):
@@ -38,6 +38,19 @@ class Target(enum.StrEnum):
     """To the old code."""
     PATCHED = "patched"
     """To the new code."""
+
+
+class Reason(enum.StrEnum):
+    """Why a task has not switched, at its last try."""
+
+    UNKNOWN = "unknown"
+    """Not tried yet, or nobody could see why."""
+    RUNNING = "running"
+    """It was running on a CPU; the idle task of an idle CPU counts as running."""
+    UNRELIABLE = "unreliable"
+    """Its stack could not be walked reliably."""
+    SLEEPING = "sleeping"
+    """It sleeps in a function that changes, or in one that such a function called."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,6 +124,40 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Blocker:
+    """A task that a transition waits for.
+
+    Attributes:
+        patch: The patch in transition.
+        pid: Process (thread group); 0 for an idle task.
+        tid: Thread; 0 for an idle task.
+        comm: Its command name.
+        reason: Why it has not switched.
+        func: The function that it sleeps in, by its name in the object; None with
+            another reason.
+        stack: Where it sleeps, innermost first, without addresses; empty when it
+            runs, or when that cannot be told.
+        cpu: For an idle task its CPU, otherwise None.
+    """
+
+    patch: str
+    pid: int
+    tid: int
+    comm: str
+    reason: Reason
+    func: str | None = None
+    stack: tuple[str, ...] = ()
+    cpu: int | None = None
+
+    def __str__(self) -> str:
+        who = f"{self.comm} (pid {self.pid}, tid {self.tid})"
+        if self.cpu is not None:
+            who = f"idle task of CPU {self.cpu}"
+        where = f" in {self.func} of {self.patch}" if self.func else ""
+        return f"{who}: {self.reason}{where}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PatchStatus:
     """A patch at one moment.
 
@@ -127,6 +174,9 @@ class PatchStatus:
         progress: How far its transition has come; None when it is in none.
         started: CLOCK_MONOTONIC time in seconds at which that transition
             started; None when that is not known.
+        confirm_until: CLOCK_MONOTONIC time in seconds at which the kernel reverts
+            the patch unless it is confirmed; infinite when only its owner's end
+            does that; None when no confirmation is awaited.
     """
 
     name: str
@@ -137,3 +187,4 @@ class PatchStatus:
     objects: tuple[Object, ...]
     progress: Progress | None
     started: float | None = None
+    confirm_until: float | None = None

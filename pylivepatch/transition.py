@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, NoReturn, Self
 
 from pylivepatch._names import timeout_seconds
 from pylivepatch.errors import (
@@ -16,7 +16,7 @@ from pylivepatch.errors import (
     TransitionReversedError,
     TransitionTimeoutError,
 )
-from pylivepatch.state import PatchState, PatchStatus, Progress, Target, Task
+from pylivepatch.state import Blocker, PatchState, PatchStatus, Progress, Target, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ OnTimeout = Literal["reverse", "report"]
 
 _REFRESH = 0.1
 _REVERSAL = 30.0
+_NAMED = 3
 _ARRIVED = {
     Target.PATCHED: (PatchState.ENABLED, PatchState.REPLACED),
     Target.UNPATCHED: (PatchState.DISABLED, PatchState.REGISTERED, PatchState.REPLACED),
@@ -68,6 +69,7 @@ class Transition:
         self._final: Progress | None = None
         self._error: LivepatchError | None = None
         self._last = Progress(target, 0, 0, 0.0)
+        self._blockers: tuple[Blocker, ...] = ()
         self.within(timeout, on_timeout)
 
     def __repr__(self) -> str:
@@ -124,6 +126,18 @@ class Transition:
             AccessError: The caller is not root.
         """
         return self._backend.tasks()
+
+    @property
+    def blockers(self) -> list[Blocker]:
+        """The tasks that it waits for, each with its reason; none when it has ended.
+
+        Raises:
+            AccessError: The caller is not root.
+
+        Source: klpctl, KLPCTL_CMD_TASK_GET; without klpctl /proc/<pid>/task/<tid>
+        patch_state (4.12), stat and stack, which know no idle tasks.
+        """
+        return self._backend.blockers()
 
     def wait(self) -> Self:
         """Wait for the end.
@@ -222,6 +236,11 @@ class Transition:
             )
         return True
 
+    def _blocking(self) -> tuple[Blocker, ...]:
+        with contextlib.suppress(LivepatchError):
+            return tuple(self._backend.blockers())
+        return ()
+
     def _conclude(self) -> None:
         if self._error is not None:
             raise self._error
@@ -237,37 +256,64 @@ class Transition:
 
     def _expire(self) -> None:
         """Do what the policy says, unless the end has come meanwhile."""
-        name = self.patch.name
+        overdue = self._overdue()
+        if overdue is not None:
+            progress, turned = overdue
+            settled = self._backend.wait(self.patch.name, self._reversal()) if turned else None
+            self._expired(progress, settled)
+
+    def _overdue(self) -> tuple[Progress, bool] | None:
+        """Turn it round at the deadline, if that is the policy.
+
+        Returns:
+            The progress until then, and whether it was turned round; None when the
+            end has come meanwhile.
+        """
         if self._take(self._read()):
-            return
+            return None
         progress = self._last
+        self._blockers = self._blocking()
         reverse = self._on_timeout == "reverse" and not self.reversed
-        settled = None
         if reverse:
             try:
                 self.reverse()
             except LivepatchError:
                 if self._take(self._read()):
-                    return
+                    return None
                 raise
-            settled = self._backend.wait(name, self._reversal())
+        return progress, reverse
+
+    def _expired(self, progress: Progress, settled: PatchStatus | None) -> NoReturn:
+        """Raise for a deadline that has passed; `settled` is the end of the reversal."""
+        name = self.patch.name
         status = settled or self._read()
         if status.state.in_transition:
+            self._blockers = self._blocking()
             after = f"the patch is still {status.state}"
-            remedy = "find out which tasks are pending"
+            remedy = "end, or signal, the tasks that block it"
         else:
             after = f"it was reversed, and the patch is {status.state}"
             remedy = "try again, with a longer timeout"
         self._error = TransitionTimeoutError(
             f"the transition of {name} to {self.target} did not end within {self._timeout:g} s"
-            f" ({progress.done} of {progress.total} tasks done)",
+            f" ({progress.done} of {progress.total} tasks done){_named(self._blockers)}",
             patch=name,
             progress=progress,
             reversed=self.reversed,
             state=status.state,
+            blockers=self._blockers,
             after=after,
             remedy=remedy,
         )
         if settled is not None:
             self._take(settled)
         raise self._error
+
+
+def _named(blockers: tuple[Blocker, ...]) -> str:
+    """The first few blockers, for a message."""
+    if not blockers:
+        return ""
+    first = "; ".join(str(blocker) for blocker in blockers[:_NAMED])
+    more = f"; and {len(blockers) - _NAMED} more" if len(blockers) > _NAMED else ""
+    return f", held up by {first}{more}"

@@ -6,15 +6,22 @@ from __future__ import annotations
 import click
 
 from pylivepatch.cli._session import Session, report
-from pylivepatch.cli.change import enable, force, revert
+from pylivepatch.cli.apply import apply
+from pylivepatch.cli.boot import boot
+from pylivepatch.cli.change import confirm, enable, force, revert
+from pylivepatch.cli.check import check
+from pylivepatch.cli.completion import completion
+from pylivepatch.cli.info import info
+from pylivepatch.cli.install import install, uninstall
 from pylivepatch.cli.load import load, unload
-from pylivepatch.cli.show import list_, status
+from pylivepatch.cli.metrics import metrics
+from pylivepatch.cli.show import blockers, list_, status
 from pylivepatch.cli.watch import watch
 from pylivepatch.errors import LivepatchError
 
 _EPILOG = """\b
 Exit codes:
-  0  done                              6  timed out or reversed; reversal done
+  0  done                              6  taken back: timed out, reversed, check failed
   2  usage                             7  timed out, still in transition
   3  not permitted                     8  refused by the kernel
   4  no such patch or file             9  not supported here
@@ -68,5 +75,9 @@ def group(ctx: click.Context, backend: str, root: str) -> None:
     session.root = root
 
 
-for command in (load, enable, revert, unload, list_, status, watch, force):
+for command in (load, enable, confirm, revert, unload, list_, status, blockers, watch, force):
+    group.add_command(command)
+for command in (install, uninstall, boot, completion):
+    group.add_command(command)
+for command in (apply, check, info, metrics):
     group.add_command(command)

@@ -21,6 +21,7 @@ from pylivepatch.core import Core
 from pylivepatch.errors import (
     AccessError,
     BadDataError,
+    CheckError,
     KernelError,
     LivepatchError,
     ModuleFileError,
@@ -44,6 +45,7 @@ _CODES: tuple[tuple[type[LivepatchError], int], ...] = (
     (PatchNotFoundError, 4),
     (TransitionBusyError, 5),
     (TransitionReversedError, 6),
+    (CheckError, 6),
     (ModuleFileError, 8),
     (KernelError, 8),
     (UnsupportedError, 9),
@@ -101,6 +103,11 @@ def _timeout_option(_: click.Context, __: click.Parameter, value: float) -> floa
 def waiting_options(command: _Command) -> _Command:
     """Give a command ``--timeout``, ``--on-timeout`` and ``--no-wait``."""
     command = click.option("--no-wait", is_flag=True, help="Return when the transition has started.")(command)
+    return timeout_options(command)
+
+
+def timeout_options(command: _Command) -> _Command:
+    """Give a command ``--timeout`` and ``--on-timeout``."""
     command = click.option(
         "--on-timeout",
         type=click.Choice(["reverse", "report"]),
@@ -146,22 +153,34 @@ def patch_data(status: PatchStatus) -> dict[str, object]:
 def report(session: Session, error: LivepatchError) -> int:
     """Print an error; say which exit code it has."""
     if session.json:
-        data: dict[str, object] = {
-            "type": type(error).__name__,
-            "message": error.message,
-            "after": error.after,
-            "remedy": error.remedy,
-        }
-        for field in ("errno", "filename", "extack", "patch", "func", "feature", "since"):
-            if isinstance(value := getattr(error, field, None), str | int) and value != "":
-                data[field] = value
-        if isinstance(error, KernelError):
-            data["log"] = error.log
-        if isinstance(error, TransitionTimeoutError | TransitionReversedError):
-            data["state"] = str(error.state)
-        click.echo(json.dumps({"error": data}), err=True)
+        click.echo(json.dumps({"error": error_data(error)}), err=True)
     else:
         click.echo(f"pylivepatch: {error}", err=True)
+    return exit_code(error)
+
+
+def error_data(error: LivepatchError) -> dict[str, object]:
+    """An error as the JSON output shows it."""
+    data: dict[str, object] = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "after": error.after,
+        "remedy": error.remedy,
+    }
+    for field in ("errno", "filename", "extack", "patch", "func", "feature", "since"):
+        if isinstance(value := getattr(error, field, None), str | int) and value != "":
+            data[field] = value
+    if isinstance(error, KernelError):
+        data["log"] = error.log
+    if isinstance(error, TransitionTimeoutError | TransitionReversedError):
+        data["state"] = str(error.state)
+    if isinstance(error, TransitionTimeoutError):
+        data["blockers"] = [dataclasses.asdict(blocker) for blocker in error.blockers]
+    return data
+
+
+def exit_code(error: LivepatchError) -> int:
+    """The exit code of an error."""
     if isinstance(error, TransitionTimeoutError):
         return _STILL_IN_TRANSITION if error.state.in_transition else _REVERSED
     return next((code for kind, code in _CODES if isinstance(error, kind)), _OTHER)

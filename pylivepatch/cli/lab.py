@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import sys
 from pathlib import Path
@@ -36,7 +38,7 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-@lab.command("run", context_settings={"ignore_unknown_options": False})
+@lab.command("run")
 @click.option("--kernel", "series", required=True, metavar="SERIES", help="Newest stock kernel of it, e.g. 6.1.")
 @click.option("--flavour", type=click.Choice(stock.FLAVOURS), default="standard", show_default=True)
 @click.option("--cpus", type=click.IntRange(1, 64), default=2, show_default=True)
@@ -55,11 +57,13 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
 @click.option("--append", "parameters", default="", metavar="TEXT", help="More of the kernel's command line.")
 @click.option("--console", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep what the guest's console said in FILE.")
+@click.option("--json", "as_json", is_flag=True,
+              help="Keep COMMAND's output and print one JSON object at the end, with how it all ended.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
     series: str, flavour: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
     variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str, console: Path | None,
-    command: tuple[str, ...],
+    as_json: bool, command: tuple[str, ...],
 ) -> None:
     """Run COMMAND as root in a guest with a stock kernel and exit with its exit status.
 
@@ -75,19 +79,34 @@ def run(
         if not equals or not name.isidentifier():
             raise click.UsageError(f"--env {variable!r}: expected NAME=VALUE")
         environment[name] = value
+    booted: list[stock.Kernel] = []
+    kept = (io.BytesIO(), io.BytesIO()) if as_json else (None, None)
+    status: int | None = None
+    lost: stock.GuestLostError | None = None
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         status = stock.run(command, kernel=series, flavour=flavour, cpus=cpus, memory=memory, shares=shares,
                            modules=modules, timeout=timeout, environment=environment, klpctl=klpctl, kaslr=kaslr,
-                           parameters=parameters, console=console)
+                           parameters=parameters, console=console, stdout=kept[0], stderr=kept[1],
+                           prepared=booted.append)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except KeyboardInterrupt:
         _fail("interrupted; the guest was stopped", EXIT_INTERRUPTED)
     except UnsupportedError as error:
         _fail(str(error), EXIT_UNSUPPORTED)
+    except stock.GuestLostError as error:
+        if not as_json:
+            _fail(str(error), EXIT_LAB)
+        lost = error
     except LivepatchError as error:
         _fail(str(error), EXIT_LAB)
     finally:
         signal.signal(signal.SIGTERM, before)
-    sys.exit(status)
+    if as_json:
+        stdout, stderr = (stream.getvalue().decode(errors="replace") if stream else "" for stream in kept)
+        click.echo(json.dumps({
+            "kernel": booted[0].release, "flavour": flavour, "status": status, "stdout": stdout, "stderr": stderr,
+            "lost": lost.reason if lost else None, "console": lost.console if lost else None,
+        }))  # fmt: skip
+    sys.exit(EXIT_LAB if status is None else status)

@@ -14,12 +14,14 @@ from pylivepatch.cli._session import (
     policy,
     waiting_options,
 )
+from pylivepatch.cli.completion import patch_names
 from pylivepatch.errors import TransitionReversedError, TransitionTimeoutError
 from pylivepatch.module import ModuleFile
 from pylivepatch.state import Target
 
 
-def _parameters(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> dict[str, str | int | bool]:
+def parameters(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> dict[str, str | int | bool]:
+    """Read PARAM=VALUE words."""
     params: dict[str, str | int | bool] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -31,7 +33,7 @@ def _parameters(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.argument("params", nargs=-1, metavar="[PARAM=VALUE]...", callback=_parameters)
+@click.argument("params", nargs=-1, metavar="[PARAM=VALUE]...", callback=parameters)
 @waiting_options
 @json_option
 @click.pass_obj
@@ -68,12 +70,19 @@ def load(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False, shell_complete=patch_names)
+@click.option("--replaced", is_flag=True, help="Unload all patches that another one replaced, instead of NAME.")
 @json_option
 @click.pass_obj
-def unload(session: Session, name: str) -> None:
+def unload(session: Session, name: str | None, replaced: bool) -> None:
     """Unload the module of the patch NAME, which must not be enabled."""
+    if (name is None) != replaced:
+        raise click.UsageError("give the NAME of a patch, or --replaced")
     with session.core() as core:
+        if name is None:
+            names = core.unload_replaced()
+            session.result({"unloaded": names}, "\n".join(f"{each}: unloaded" for each in names) or "none is replaced")
+            return
         patch = core.patch(name)
         patch.unload()
         session.result({"name": patch.name, "state": "unloaded"}, f"{patch.name}: unloaded")

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from pylivepatch.cli._session import Session, json_option, patch_data
+from pylivepatch.cli.completion import patch_names
+from pylivepatch.cli.fixes import fixes
 
 if TYPE_CHECKING:
     from pylivepatch.core import Core
@@ -19,12 +22,13 @@ _LONGEST_LINE = 4096
 
 
 @click.command("list")
+@click.option("--cve", metavar="CVE-…", help="Only enabled patches that fix it; exits with 4 when there is none.")
 @json_option
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: Session, cve: str | None) -> None:
     """List the patches, one on a line: name, state, kind."""
     with session.core() as core:
-        patches = core.status()
+        patches = core.status() if cve is None else fixes(core, cve)
     width = max((len(status.name) for status in patches), default=0)
     lines = [f"{status.name:{width}}  {status.state:10}  {_kind(status)}".rstrip() for status in patches]
     if session.json or lines:
@@ -32,7 +36,7 @@ def list_(session: Session) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=patch_names)
 @json_option
 @click.pass_obj
 def status(session: Session, name: str | None) -> None:
@@ -48,6 +52,21 @@ def status(session: Session, name: str | None) -> None:
             session.result(data, "")
         else:
             _show(core, patches)
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def blockers(session: Session) -> None:
+    """Show the tasks that the running transition waits for, and why."""
+    with session.core() as core:
+        found = core.blockers()
+    lines = []
+    for blocker in found:
+        lines.append(str(blocker))
+        lines += [f"    {line}" for line in blocker.stack]
+    if session.json or lines:
+        session.result({"blockers": [dataclasses.asdict(blocker) for blocker in found]}, "\n".join(lines))
 
 
 def _kind(status: PatchStatus) -> str:

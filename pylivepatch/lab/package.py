@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,11 @@ def source() -> Path:
 
 
 def _files(top: Path) -> list[Path]:
-    return [path for path in top.rglob("*") if path.is_file() and not LEFT_OUT & set(path.relative_to(top).parts)]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(top, followlinks=True):  # in a checkout, some are links
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        found += [Path(folder, name) for name in names]
+    return found
 
 
 def resolve(image: Image) -> Path:

@@ -86,7 +86,7 @@ $bb sleep 30
 $bb poweroff -f
 """
 
-WRAPPER = "#!/bin/sh\nexec python3 -m pylivepatch \"$@\"\n"
+WRAPPER = "#!/bin/sh\nexec python3 -P -m pylivepatch \"$@\"\n"
 
 
 def settings(

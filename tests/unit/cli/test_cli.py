@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,6 @@ from click.testing import CliRunner
 from pylivepatch.cli._main import group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from click.testing import Result
 
@@ -163,41 +160,6 @@ def test_timeout_still_in_transition(enabling: Path) -> None:
     result = run(enabling, *words)
     assert result.exit_code == 7
     assert error(result)["state"] == "disabling"
-
-
-def play_the_kernel(root: Path, first: Callable[[], None]) -> threading.Thread:
-    """End the transition of plp_hold when it was turned round a second time."""
-    enabled, transition = root / HOLD / "enabled", root / HOLD / "transition"
-
-    def kernel() -> None:
-        while not enabled.read_text().startswith("0"):
-            pass
-        first()
-        while not enabled.read_text().startswith("1"):
-            pass
-        transition.write_text("0\n")
-
-    thread = threading.Thread(target=kernel, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_timeout_reversed(enabling: Path) -> None:
-    """A deadline that turned the transition round exits with 6."""
-    thread = play_the_kernel(enabling, lambda: None)
-    result = run(enabling, "revert", "plp_hold", "--timeout", "0.001", "--json")
-    thread.join()
-    assert result.exit_code == 6
-    assert error(result)["state"] == "enabled"
-
-
-def test_interrupted(enabling: Path) -> None:
-    """Ctrl-C turns the transition round, prints the state, and exits with 130."""
-    thread = play_the_kernel(enabling, lambda: os.kill(os.getpid(), signal.SIGINT))
-    result = run(enabling, "revert", "plp_hold")
-    thread.join()
-    assert result.exit_code == 130
-    assert result.stderr == "pylivepatch: interrupted; patch plp_hold is enabled\n"
 
 
 def test_no_livepatch(tmp_path: Path) -> None:

@@ -13,34 +13,20 @@ from pathlib import Path
 
 import pytest
 from conftest import KernelLog, cmdline, parameter
-from support import attempt, cli, unchanged
+from support import said, unchanged
 
 from pylivepatch import (
-    BadDataError,
     Core,
-    LivepatchError,
     ModuleFileError,
     PatchNotFoundError,
     PatchRejectedError,
     PatchState,
-    PatchStateError,
     SymbolError,
-    UnsupportedError,
 )
 
 Payload = Callable[[str], Path]
 SIGNATURE = b"~Module signature appended~\n"
 EM_AARCH64 = 183
-LONG = "a" * 300
-NAMES = ["", " ", "plp cmdline", "../plp_cmdline", "..", ".", "a/b", LONG, "plp_cmdline\0", "plp\ncmdline", "plp_é"]
-
-
-def said(error: LivepatchError, *words: str) -> None:
-    """Insist that the message names the thing, the state afterwards and the way out."""
-    text = str(error)
-    assert all(word in text for word in words), text
-    assert error.after, text
-    assert error.remedy, text
 
 
 # ---- files ----
@@ -237,109 +223,3 @@ def test_a_parameter_of_a_wrong_value(core: Core, payload: Payload, log: KernelL
     said(info.value, "plp_prefail")
     log.expect("unknown parameter 'colour' ignored")
     assert core.load(payload("plp_prefail"), colour="red").state is PatchState.REGISTERED
-
-
-@pytest.mark.parametrize("params", [{"a b": 1}, {"": 1}, {"fail": "1\n"}, {"fail": '"'}, {"fail": "\0"}])
-def test_a_parameter_that_cannot_be_passed(core: Core, payload: Payload, params: dict[str, str]) -> None:
-    """Parameters that the kernel would read as something else are refused before it is asked."""
-    with unchanged(), pytest.raises(BadDataError, match="parameter"):
-        core.load(payload("plp_prefail"), **params)
-
-
-# ---- names and order ----
-
-
-@pytest.mark.smoke
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_cannot_be_one(core: Core, payload: Payload, name: str) -> None:
-    """A string that cannot name a module is refused, by the API and, with exit code 2, on the command line."""
-    core.load(payload("plp_cmdline"))
-    with unchanged():
-        for find in (core.patch, core.__getitem__):
-            with pytest.raises(BadDataError, match="is not the name of a patch") as info:
-                find(name)
-            said(info.value)
-            assert len(str(info.value)) < 250
-        if "\0" not in name:
-            for command in (["enable"], ["revert"], ["unload"], ["status"], ["force", "--accept-risk"]):
-                done = cli(*command, "--", name)
-                assert (done.returncode, done.stdout) == (2, ""), done
-
-
-def test_a_patch_that_is_not_there(core: Core, payload: Payload) -> None:
-    """An unknown name, one that is a module but no patch, and a patch that is gone are not found."""
-    patch = core.load(payload("plp_cmdline"))
-    patch.unload()
-    with unchanged():
-        for operation in (
-            lambda: core.patch("plp_cmdline"),
-            lambda: core["klpctl"],
-            lambda: core.patch("vmlinux"),
-            patch.enable,
-            patch.revert,
-            patch.unload,
-            lambda: patch.force(accept_risk=True),
-            patch.status,
-        ):
-            with pytest.raises(PatchNotFoundError) as info:
-                operation()
-            said(info.value, "there is no")
-
-
-def test_loading_twice(core: Core, payload: Payload) -> None:
-    """A module that is loaded cannot be loaded again, under any file name."""
-    core.load(payload("plp_cmdline"))
-    with unchanged(), pytest.raises(PatchStateError, match="loaded already") as info:
-        core.load(payload("plp_cmdline"))
-    said(info.value, "plp_cmdline")
-
-
-def test_force_needs_a_transition_and_the_risk(core: Core, payload: Payload) -> None:
-    """Nothing is forced without the keyword, nor outside a transition."""
-    patch = core.load(payload("plp_cmdline"))
-    patch.enable()
-    with unchanged(), pytest.raises(BadDataError, match="risk"):
-        patch.force(accept_risk=1)  # type: ignore[arg-type]
-    with unchanged(), pytest.raises(PatchStateError, match="not in transition") as info:
-        patch.force(accept_risk=True)
-    said(info.value, "plp_cmdline")
-
-
-# ---- what the machine lacks ----
-
-
-def test_klpctl_is_loaded_for_root_alone() -> None:
-    """Where klpctl is installed but not loaded, root gets it loaded; others are told what to do."""
-    subprocess.run(["rmmod", "klpctl"], check=True)
-    try:
-        assert attempt("core.features.require('events')", backend="auto")[0][0] == "UnsupportedError"
-        code = "pylivepatch.Core('klpctl')"
-        [(kind, words)] = attempt(code, backend="sysfs")
-        assert kind == "UnsupportedError"
-        assert "klpctl is not loaded" in words
-        assert "as root" in words
-        assert not Path("/sys/module/klpctl").exists()
-        with Core() as core:
-            assert core.backend == "klpctl"
-        assert Path("/sys/module/klpctl").exists()
-    finally:
-        subprocess.run(["modprobe", "klpctl"], check=True)
-
-
-@pytest.mark.parametrize("backend", ["auto", "klpctl", "sysfs"])
-def test_a_kernel_without_livepatch(backend: str) -> None:
-    """Where /sys/kernel/livepatch does not exist (hidden, here, from one process) it is said what is missing."""
-    code = f"pylivepatch.Core('{backend}')"
-    hide = ("unshare", "-m", "sh", "-c", 'umount -l /sys/kernel/debug; mount -t tmpfs none /sys/kernel; exec "$@"', "sh")
-    script = f"import pylivepatch\ntry:\n    {code}\nexcept pylivepatch.UnsupportedError as error:\n    print(error)"
-    with unchanged():
-        done = subprocess.run([*hide, "python3", "-c", script], capture_output=True, text=True, check=True)
-    assert "no livepatch core" in done.stdout
-    assert "CONFIG_LIVEPATCH" in done.stdout
-
-
-def test_a_backend_that_does_not_exist() -> None:
-    """An unknown backend is refused, with those that are known."""
-    with unchanged(), pytest.raises(BadDataError, match="klpctl or sysfs"):
-        Core("kpatch")  # type: ignore[arg-type]
-    assert issubclass(UnsupportedError, LivepatchError)

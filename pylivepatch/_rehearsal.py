@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""What a sequence would do, and what would stop it, as far as that can be told beforehand."""
+
+from __future__ import annotations
+
+import errno
+import platform
+from typing import TYPE_CHECKING
+
+from pylivepatch._names import patch_name
+from pylivepatch.errors import LivepatchError, PatchNotFoundError, PatchStateError, UnsupportedError
+from pylivepatch.module import ModuleFile
+from pylivepatch.state import PatchState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pylivepatch._step import Step
+    from pylivepatch.core import Core
+    from pylivepatch.preflight import Finding
+
+_NOTHING = "nothing has changed"
+
+Planned = tuple[int, "Step", str, tuple[str, ...], LivepatchError | None, tuple["Finding", ...]]
+
+
+class _Imagined:
+    """The patches as they would be after the steps so far."""
+
+    def __init__(self, core: Core) -> None:
+        status = core.status()
+        self.enabled = {each.name for each in status if each.state in (PatchState.ENABLED, PatchState.ENABLING)}
+        self.registered = {each.name: each.registered for each in status}
+
+
+def rehearse(core: Core, steps: Iterable[tuple[int, Step]], preflight: bool) -> Iterator[Planned]:
+    """Go through the steps without doing them.
+
+    Args:
+        core: The livepatch core.
+        steps: The steps, with their numbers.
+        preflight: Whether to have the preflight look at files that would be loaded.
+
+    Yields:
+        The number, the step, the patch's name, what would be done, what would stop
+        it, and what the preflight found.
+    """
+    imagined = _Imagined(core)
+    for number, step in steps:
+        name = "" if step.name is None else patch_name(step.name)
+        actions: tuple[str, ...] = ()
+        findings: tuple[Finding, ...] = ()
+        error = None
+        try:
+            file = None if step.file is None else ModuleFile.open(step.file)
+            name = name if file is None else patch_name(file.name)
+            actions = _actions(core, step, name, file, imagined)
+            if preflight and file is not None and "load" in actions:
+                findings = tuple(core.preflight(file.path, **step.params))
+        except LivepatchError as found:
+            error = found
+        yield number, step, name, actions, error, findings
+
+
+def _actions(core: Core, step: Step, name: str, file: ModuleFile | None, now: _Imagined) -> tuple[str, ...]:
+    if name not in now.registered and file is None:
+        raise PatchNotFoundError(f"there is no patch {name}", after=_NOTHING, remedy="load it first, or name its file")
+    check = ("check",) if step.check is not None else ()
+    if step.action == "revert":
+        return (*_revert(name, file, now), *check)
+    if name in now.enabled:
+        return check
+    now.enabled.add(name)
+    if file is None or now.registered.get(name):
+        if step.params:
+            raise PatchStateError(
+                f"{name} is loaded already, and cannot be given parameters any more",
+                errno=errno.EEXIST,
+                after=_NOTHING,
+                remedy="unload it first, or leave the parameters out",
+            )
+        return ("enable", *check)
+    file.check(core.release, platform.machine())
+    if file.payload and core.backend != "klpctl":
+        core.features.require("registered")
+    loaded = ("unload",) if name in now.registered else ()
+    now.registered[name] = file.payload
+    return (*loaded, "load", "enable", *check)
+
+
+def _revert(name: str, file: ModuleFile | None, now: _Imagined) -> tuple[str, ...]:
+    if name not in now.enabled:
+        return ()
+    if file is None and not now.registered[name]:
+        raise UnsupportedError(
+            f"the revert of {name} could not be undone: it is an ordinary live patch module",
+            feature="enable",
+            remedy="give its file in place of its name",
+        )
+    now.enabled.discard(name)
+    return ("revert",)

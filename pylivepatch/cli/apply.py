@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""``pylivepatch apply``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from pylivepatch.cli._session import (
+    Session,
+    error_data,
+    exit_code,
+    follow,
+    json_option,
+    policy,
+    timeout_options,
+)
+from pylivepatch.errors import LivepatchError
+from pylivepatch.preflight import Severity
+from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from pylivepatch.preflight import Finding
+
+_FATAL = 8
+
+
+@click.command()
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and what stands in its way.")
+@timeout_options
+@json_option
+@click.pass_obj
+def apply(session: Session, files: tuple[Path, ...], dry_run: bool, timeout: float | None, on_timeout: str) -> None:
+    """Apply several patches in order: all of them, or none.
+
+    FILE is a patch module, which is enabled, or a sequence file in TOML (.toml) with
+    steps, policies and health checks. When a step fails, all is taken back in reverse
+    order, and the exit code is that of the step; Ctrl-C takes all back, too. With
+    on-timeout "report" a step that is late is reported, and waited for.
+    """
+    steps = []
+    for file in files:
+        if file.suffix == ".toml":
+            steps += Sequence.read(file)
+        else:
+            steps.append(Step(file=file, timeout=timeout, on_timeout=policy(on_timeout)))
+    with session.core() as core:
+        progress = _Progress(session, len(steps))
+        sequence = Sequence(core, steps, follow=lambda transition: follow(session, transition), notify=progress.show)
+        if dry_run:
+            click.get_current_context().exit(_planned(session, sequence.plan()))
+        with _terminable():
+            try:
+                sequence.run()
+            except LivepatchError as error:
+                code = exit_code(error)
+                _failed(session, sequence, error_data(error), str(error))
+            except KeyboardInterrupt:
+                code = Session.INTERRUPTED
+                _failed(session, sequence, {"type": "Interrupted", "message": "interrupted"}, "interrupted")
+            else:
+                code = 0
+                text = f"{len(steps)} of {len(steps)} steps done"
+                session.result({"steps": [_report(report) for report in sequence.reports]}, text)
+    click.get_current_context().exit(code)
+
+
+class _Progress:
+    """Lines on stderr, one for each thing that becomes of a step."""
+
+    def __init__(self, session: Session, total: int) -> None:
+        self._quiet = session.json
+        self._total = total
+        self._shown: set[tuple[int, str]] = set()
+
+    def show(self, report: StepReport) -> None:
+        """Print a line, unless it was printed already."""
+        kind = "late" if report.late and report.outcome is Outcome.PENDING else str(report.outcome)
+        if self._quiet or (report.number, kind) in self._shown:
+            return
+        self._shown.add((report.number, kind))
+        click.echo(f"{report.number}/{self._total} {report.name or report.step.file}: {_words(report)}", err=True)
+
+
+def _words(report: StepReport) -> str:
+    state = report.state or "not loaded"
+    took = "" if report.duration is None else f", in {report.duration:.3f} s"
+    why = f" ({report.undo_error})" if report.undo_error else ""
+    match report.outcome:
+        case Outcome.PENDING if report.late:
+            return f"late, and waited for: {report.late.message}"
+        case Outcome.PENDING:
+            return report.step.action
+        case Outcome.DONE:
+            return f"{state}{took}"
+        case Outcome.UNCHANGED:
+            return f"{state} already"
+        case _:
+            return f"{report.outcome}, {state}{why}"
+
+
+def _failed(session: Session, sequence: Sequence, error: dict[str, object], words: str) -> None:
+    """Say which step failed, what was undone, and where all patches stand."""
+    failed = [each for each in sequence.reports if each.outcome in (Outcome.FAILED, Outcome.INTERRUPTED)]
+    # The order in which they were undone.
+    undone = [report.name for report in reversed(sequence.reports) if report.outcome is Outcome.UNDONE]
+    if session.json:
+        error["step"] = failed[-1].number if failed else None
+        error["undone"] = undone
+        error["steps"] = [_report(report) for report in sequence.reports]
+        click.echo(json.dumps({"error": error}), err=True)
+        return
+    where = "".join(f"step {each.number} ({each.name or each.step.file}): " for each in failed[-1:])
+    click.echo(f"pylivepatch: {where}{words}", err=True)
+    if undone:
+        click.echo(f"pylivepatch: undone: {', '.join(undone)}", err=True)
+    for report in sequence.reports:
+        what = "not reached" if report.outcome is Outcome.PENDING else _words(report)
+        click.echo(f"  {report.number}  {report.name or report.step.file}  {what}", err=True)
+
+
+def _report(report: StepReport) -> dict[str, object]:
+    return {
+        "step": report.number,
+        "name": report.name,
+        "file": report.step.file and str(report.step.file),
+        "action": report.step.action,
+        "outcome": str(report.outcome),
+        "state": report.state and str(report.state),
+        "duration": report.duration,
+        "undo_error": report.undo_error and error_data(report.undo_error),
+    }
+
+
+def _planned(session: Session, planned: list[PlannedStep]) -> int:
+    """Print a plan; the exit code is that of the first thing that stands in its way."""
+    errors = [each.error for each in planned if each.error is not None]
+    lines = []
+    for each in planned:
+        what = ", ".join(each.actions) or "nothing to do"
+        name = each.name or each.step.file
+        lines.append(f"{each.number}/{len(planned)} {name}: {f'error: {each.error}' if each.error else what}")
+        lines += [f"    {finding}" for finding in each.findings]
+    data = [
+        {
+            "step": each.number,
+            "name": each.name,
+            "file": each.step.file and str(each.step.file),
+            "action": each.step.action,
+            "actions": each.actions,
+            "error": each.error and error_data(each.error),
+            "findings": [dataclasses.asdict(finding) for finding in each.findings],
+        }
+        for each in planned
+    ]
+    session.result({"plan": data}, "\n".join(lines))
+    if errors:
+        return exit_code(errors[0])
+    return _FATAL if any(_fatal(finding) for each in planned for finding in each.findings) else 0
+
+
+def _fatal(finding: Finding) -> bool:
+    return finding.severity is Severity.FATAL
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: whoever stops the service gets everything taken back, too."""
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

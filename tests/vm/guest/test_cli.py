@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""The command line: each command, its JSON, and each exit code reached for real."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Sleeper, cmdline, parameter, until
+from support import ADDRESS, Done, cli, unchanged
+
+from pylivepatch import Core, PatchState
+
+Payload = Callable[[str], Path]
+Sleep = Callable[..., Sleeper]
+STATES = {"registered", "enabling", "enabled", "disabling", "disabled", "replaced"}
+SHORT = "0.5"
+
+
+def check_patch(patch: dict[str, object]) -> None:
+    """Insist on what the issue promises of a patch."""
+    assert {"name", "state", "registered", "replace", "objects", "transition"} <= set(patch)
+    assert isinstance(patch["name"], str)
+    assert patch["state"] in STATES
+    assert isinstance(patch["registered"], bool)
+    assert isinstance(patch["replace"], bool | None)
+    assert isinstance(patch["objects"], list)
+    for part in patch["objects"]:
+        assert set(part) == {"name", "funcs"}
+        for func in part["funcs"]:
+            assert set(func) == {"name", "sympos"}
+            assert isinstance(func["name"], str)
+            assert isinstance(func["sympos"], int)
+    transition = patch["transition"]
+    assert (transition is not None) == (patch["state"] in ("enabling", "disabling"))
+    if transition is not None:
+        assert isinstance(transition, dict)
+        assert set(transition) == {"target", "total", "done"}
+        assert transition["target"] in ("patched", "unpatched")
+        assert 0 < transition["done"] <= transition["total"]
+
+
+def ok(*arguments: str | Path) -> dict[str, object]:
+    """Run a command with --json that must succeed; its one line of output."""
+    done = cli(*arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    [line] = done.stdout.splitlines()
+    data = json.loads(line)
+    assert isinstance(data, dict)
+    return data
+
+
+def failed(code: int, *arguments: str | Path) -> dict[str, object]:
+    """Run a command with --json that must fail with that code; the one line of its error."""
+    done = cli(*arguments, "--json")
+    assert (done.returncode, done.stdout) == (code, ""), done
+    [line] = done.stderr.splitlines()
+    error = json.loads(line)["error"]
+    assert error["type"]
+    assert error["message"]
+    plain = cli(*arguments)
+    assert (plain.returncode, plain.stdout) == (code, ""), plain
+    assert plain.stderr.startswith("pylivepatch: ")
+    assert "Traceback" not in plain.stderr
+    return dict(error)
+
+
+@pytest.mark.smoke
+def test_a_patch_lives_by_commands(payload: Payload) -> None:
+    """Load, enable, revert, enable again, revert and unload work as commands, for people and as JSON."""
+    original = cmdline()
+    done = cli("load", payload("plp_cmdline"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "plp_cmdline: registered\n", "")
+    assert cmdline() == original
+    for _ in range(2):
+        done = cli("enable", "plp-cmdline")
+        assert done.returncode == 0
+        assert done.stdout.startswith("plp_cmdline: enabled, in ")
+        assert cmdline() == "cmdline: patched"
+        data = ok("revert", "plp_cmdline")
+        check_patch(data)
+        assert data["state"] == "disabled"
+        assert isinstance(data["duration"], float)
+        assert cmdline() == original
+    assert ok("unload", "plp_cmdline") == {"name": "plp_cmdline", "state": "unloaded"}
+    assert not Path("/sys/module/plp_cmdline").exists()
+
+
+def test_load_passes_parameters(payload: Payload) -> None:
+    """PARAM=VALUE reaches the module; what is no PARAM=VALUE is wrong usage."""
+    data = ok("load", payload("plp_prefail"), "fail=-5")
+    check_patch(data)
+    assert data["state"] == "registered"
+    assert parameter("plp_prefail", "fail") == "-5"
+    with unchanged():
+        assert cli("load", payload("plp_cmdline"), "fail").returncode == 2
+        assert cli("load", payload("plp_cmdline"), "=1").returncode == 2
+
+
+def test_load_of_a_foreign_module_enables_it(payload: Payload) -> None:
+    """For an ordinary livepatch module `load` waits until it is enabled."""
+    data = ok("load", payload("plp_foreign"))
+    check_patch(data)
+    assert (data["state"], data["registered"]) == ("enabled", False)
+    assert ok("revert", "plp_foreign")["state"] == "disabled"
+
+
+@pytest.mark.smoke
+def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """`status --json` has kernel, backend and patches; in a transition, with target, total and done."""
+    assert ok("status") == {"kernel": core.release, "backend": "klpctl", "patches": []}
+    assert ok("list") == {"patches": []}
+    sleeper()
+    core.load(payload("plp_states"))
+    hold = core.load(payload("plp_hold"))
+    hold.enable(wait=False)
+    data = ok("status")
+    assert set(data) == {"kernel", "backend", "patches"}
+    patches = data["patches"]
+    assert isinstance(patches, list)
+    for patch in patches:
+        check_patch(patch)
+    assert [(patch["name"], patch["state"]) for patch in patches] == [
+        ("plp_states", "registered"),
+        ("plp_hold", "enabling"),
+    ]
+    assert patches[0]["objects"][0] == {"name": "vmlinux", "funcs": [{"name": "cmdline_proc_show", "sympos": 1}]}
+    assert ok("list")["patches"][0] == patches[0]  # type: ignore[index]
+    [one] = ok("status", "plp_hold")["patches"]  # type: ignore[misc]
+    assert one["transition"]["target"] == "patched"
+    for command, words in (("list", ["plp_states", "registered", "plp_hold", "enabling"]),
+                           ("status", [core.release, "klpctl", "cmdline_proc_show", "plp_target_hold"])):  # fmt: skip
+        done = cli(command)
+        assert done.returncode == 0
+        assert all(word in done.stdout for word in words), done.stdout
+        assert not ADDRESS.search(done.stdout)
+    hold.revert()
+
+
+def test_no_wait_returns_at_the_start(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """With --no-wait `enable` and `revert` return when the transition has started."""
+    held = sleeper()
+    core.load(payload("plp_hold"))
+    data = ok("enable", "plp_hold", "--no-wait")
+    check_patch(data)
+    assert (data["state"], data["duration"]) == ("enabling", None)
+    data = ok("revert", "plp_hold", "--no-wait")
+    assert data["state"] in ("disabling", "disabled")
+    held.wake()
+    until(lambda: core["plp_hold"].state is PatchState.DISABLED)
+
+
+@pytest.fixture
+def listener(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """`watch --count 4 --json`, listening."""
+    command = ["pylivepatch", "watch", "--count", "4", "--source", request.param]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr
+        assert process.stderr.readline() == f"pylivepatch: listening to {request.param}\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("listener", ["netlink", "udev"], indirect=True)
+def test_watch_prints_events(core: Core, payload: Payload, listener: subprocess.Popen[str]) -> None:
+    """`watch --count N` prints N events as they happen, and ends with 0."""
+    patch = core.load(payload("plp_cmdline"))
+    patch.enable()
+    patch.revert()
+    out, err = listener.communicate(timeout=30)
+    assert (listener.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == 4
+    # Progress is told as often as it takes: more often, the slower the machine.
+    actions = [action for line in lines if (action := line.split()[3]) != "progress"]
+    assert actions == ["registered", "started", "completed", "started"][: len(actions)]
+    assert len(actions) >= 2
+    assert all("plp_cmdline" in line for line in lines)
+
+
+# ---- exit codes ----
+
+
+@pytest.mark.smoke
+def test_usage_is_2(core: Core, payload: Payload) -> None:
+    """Wrong usage, names that cannot be, and force without the risk exit with 2."""
+    patch = core.load(payload("plp_cmdline"))
+    with unchanged():
+        for arguments in (["enable"], ["enable", "x", "--colour"], ["enable", "x", "--timeout", "0"], ["frobnicate"]):
+            assert cli(*arguments).returncode == 2
+        error = failed(2, "enable", "../plp_cmdline")
+        assert error["type"] == "BadDataError"
+        error = failed(2, "force", "plp_cmdline")
+        assert "risk" in str(error["message"])
+    assert patch.state is PatchState.REGISTERED
+
+
+def test_not_found_is_4(tmp_path: Path) -> None:
+    """No such patch, and no such file, exit with 4."""
+    with unchanged():
+        assert failed(4, "enable", "plp_none")["type"] == "PatchNotFoundError"
+        assert failed(4, "status", "plp_none")["type"] == "PatchNotFoundError"
+        assert "none.ko" in str(failed(4, "load", tmp_path / "none.ko")["message"])
+
+
+@pytest.mark.smoke
+def test_another_transition_is_5_and_deadlines_are_6_and_7(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """Reversed at the deadline exits with 6, left going with 7, and busy with another patch with 5."""
+    sleeper()
+    core.load(payload("plp_cmdline"))
+    core.load(payload("plp_hold"))
+    error = failed(6, "enable", "plp_hold", "--timeout", SHORT)
+    assert (error["type"], error["state"]) == ("TransitionTimeoutError", "disabled")
+    done = cli("enable", "plp_hold", "--timeout", SHORT, "--on-timeout", "report", "--json")
+    assert done.returncode == 7
+    assert json.loads(done.stderr)["error"]["state"] == "enabling"
+    error = failed(5, "enable", "plp_cmdline")
+    assert (error["type"], error["patch"]) == ("TransitionBusyError", "plp_hold")
+    failed(5, "load", payload("plp_foreign"))
+    assert ok("revert", "plp_hold")["state"] == "disabled"
+
+
+def test_a_foreign_module_that_is_late_is_6_and_gone(payload: Payload, sleeper: Sleep) -> None:
+    """`load` of an ordinary livepatch module reverses and unloads it at the deadline."""
+    sleeper()
+    with unchanged():
+        done = cli("load", payload("plp_foreign_hold"), "--timeout", SHORT)
+    assert done.returncode == 6
+    assert "reversed and unloaded" in done.stderr
+
+
+def test_refused_is_8(core: Core, payload: Payload, log: object) -> None:
+    """What the kernel refuses, and what it would refuse, exits with 8 and its words."""
+    log.expect("plp_no_such_function")  # type: ignore[attr-defined]
+    core.load(payload("plp_missing"))
+    with unchanged():
+        error = failed(8, "enable", "plp_missing")
+        assert (error["type"], error["func"]) == ("SymbolError", "plp_no_such_function")
+        assert failed(8, "load", payload("plp_plain"))["type"] == "ModuleFileError"
+        assert failed(8, "revert", "plp_missing")["type"] == "PatchStateError"
+        assert failed(8, "force", "--accept-risk", "plp_missing")["type"] == "PatchStateError"
+
+
+def test_not_supported_is_9(core: Core, payload: Payload) -> None:
+    """What this machine cannot do exits with 9: a registered patch, or events, without klpctl."""
+    core.load(payload("plp_cmdline"))
+    with unchanged():
+        assert failed(9, "--backend", "sysfs", "load", payload("plp_cmdline2"))["type"] == "UnsupportedError"
+        assert failed(9, "--backend", "sysfs", "enable", "plp_cmdline")["feature"] == "registered"
+        assert failed(9, "--backend", "sysfs", "watch")["feature"] == "events"
+
+
+def interrupted(*arguments: str | Path, name: str) -> Done:
+    """Run a command, and interrupt it as Ctrl-C does when the transition runs."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["pylivepatch", *arguments], stdout=pipe, stderr=pipe, text=True) as process:
+        transition = Path("/sys/kernel/livepatch", name, "transition")
+        until(lambda: transition.exists() and transition.read_text() == "1\n", 60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        return Done([], process.returncode, out, err)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("foreign", [False, True])
+def test_interrupted_is_130_and_reversed(core: Core, payload: Payload, sleeper: Sleep, foreign: bool) -> None:
+    """Ctrl-C turns the transition round, and the state is printed; a foreign module goes again."""
+    sleeper()
+    name = "plp_foreign_hold" if foreign else "plp_hold"
+    if not foreign:
+        core.load(payload(name))
+    command = ["load", payload(name)] if foreign else ["enable", name]
+    done = interrupted(*command, name=name)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert f"interrupted; patch {name} is {'not loaded' if foreign else 'disabled'}" in done.stderr
+    assert not Path("/sys/kernel/livepatch", name).exists()
+    assert Path("/sys/module", name).exists() is not foreign
