@@ -16,7 +16,7 @@ struct dump {
 	unsigned int next;
 	bool with_stacks;
 	bool refused;
-	char stack[KLPCTL_STACK_LEN];
+	struct klpctl_stack stack;
 };
 
 /* KLPCTL_CMD_TASK_GET: before the first message */
@@ -56,9 +56,9 @@ static int put_why(struct sk_buff *skb, struct dump *dump, const struct klpctl_t
 	    (reason == KLPCTL_REASON_SLEEPING &&
 	     nla_put_string(skb, KLPCTL_A_TASK_FUNC, func)))
 		return -EMSGSIZE;
-	if (!dump->with_stacks || !klpctl_stack_save(task->task, dump->stack))
+	if (!dump->with_stacks || !klpctl_stack_save(task->task, &dump->stack))
 		return 0;
-	return nla_put_string(skb, KLPCTL_A_TASK_STACK, dump->stack);
+	return nla_put_string(skb, KLPCTL_A_TASK_STACK, dump->stack.text);
 }
 
 static int put_task(struct sk_buff *skb, struct dump *dump, const struct klpctl_task *task)

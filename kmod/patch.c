@@ -113,6 +113,20 @@ static void mark_replaced(const struct klpctl_patch *by, u64 time)
 	}
 }
 
+/* As klp_force_transition(): code that is being left may still run for ever. */
+static void mark_forced(struct klpctl_patch *patch, const struct klpctl_transition *done)
+{
+	struct klpctl_patch *other;
+
+	if (done->target == KLPCTL_TARGET_UNPATCHED) {
+		patch->flags |= KLPCTL_PATCH_FORCED;
+	} else if (done->replace) {
+		list_for_each_entry(other, &patches, node)
+			if (other != patch && other->state == KLPCTL_STATE_ENABLED)
+				other->flags |= KLPCTL_PATCH_FORCED;
+	}
+}
+
 static void apply(const struct klpctl_transition *done)
 {
 	bool patched = done->target == KLPCTL_TARGET_PATCHED;
@@ -131,7 +145,7 @@ static void apply(const struct klpctl_transition *done)
 	else
 		patch->state = patched ? KLPCTL_STATE_ENABLING : KLPCTL_STATE_DISABLING;
 	if (done->action == KLPCTL_ACTION_FORCED)
-		patch->flags |= KLPCTL_PATCH_FORCED;
+		mark_forced(patch, done);
 	if (patch->state == KLPCTL_STATE_DISABLED)
 		klpctl_confirm_forget(patch);
 	klpctl_event_send(patch, done->action, done->time, done->target);

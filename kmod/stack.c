@@ -9,8 +9,6 @@
 #include "stack.h"
 #include "symbol.h"
 
-#define FRAMES 32
-
 static typeof(&stack_trace_save_tsk) save __ro_after_init;
 static bool exported __ro_after_init;
 
@@ -55,34 +53,45 @@ bool klpctl_stack_available(void)
 	return save;
 }
 
+static void write_down(struct klpctl_stack *stack)
+{
+	char symbol[KSYM_SYMBOL_LEN];
+	size_t used = 0;
+	unsigned int i;
+
+	for (i = 0; i < stack->len; i++) {
+		sprint_symbol(symbol, stack->frames[i]);
+		/* What has no name would be printed as an address. */
+		if (strstarts(symbol, "0x"))
+			strscpy(symbol, "?", sizeof(symbol));
+		used += scnprintf(stack->text + used, sizeof(stack->text) - used, "%s%s",
+				  i ? "\n" : "", symbol);
+	}
+}
+
 /**
  * klpctl_stack_save() - write down the stack of a task that sleeps
  * @task: kept by the caller
- * @text: set to a line for each function, innermost first, without addresses
+ * @stack: where to
  *
  * Like /proc/<pid>/stack, and as reliable: the task may wake up meanwhile.
  *
  * Context: Process context.
- * Return: Whether there is anything in @text.
+ * Return: Whether there is anything in @stack.
  */
-bool klpctl_stack_save(struct task_struct *task, char text[KLPCTL_STACK_LEN])
+bool klpctl_stack_save(struct task_struct *task, struct klpctl_stack *stack)
 {
-	unsigned long frames[FRAMES];
-	char symbol[KSYM_SYMBOL_LEN];
-	unsigned int i, len;
-	size_t used = 0;
+	unsigned long frames[KLPCTL_STACK_FRAMES];
+	unsigned int len;
 
 	/* A running task has no stack that could be read. */
 	if (!save || task_is_running(task))
 		return false;
-	len = save(task, frames, FRAMES, 0);
-	for (i = 0; i < len; i++) {
-		sprint_symbol(symbol, frames[i]);
-		/* What has no name would be printed as an address. */
-		if (strstarts(symbol, "0x"))
-			strscpy(symbol, "?", sizeof(symbol));
-		used += scnprintf(text + used, KLPCTL_STACK_LEN - used, "%s%s",
-				  i ? "\n" : "", symbol);
+	len = save(task, frames, ARRAY_SIZE(frames), 0);
+	if (len != stack->len || memcmp(frames, stack->frames, len * sizeof(*frames))) {
+		memcpy(stack->frames, frames, len * sizeof(*frames));
+		stack->len = len;
+		write_down(stack);
 	}
-	return used;
+	return len;
 }

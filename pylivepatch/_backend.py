@@ -53,7 +53,7 @@ class Backend(Protocol):
         Args:
             name: The patch.
             confirm_within: Seconds in which `confirm` must come, from now; infinite
-                with `owned`; None: it need not come.
+                with *owned*; None: it need not come.
             owned: The kernel reverts the patch when this backend is closed before.
         """
 

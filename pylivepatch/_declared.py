@@ -9,7 +9,7 @@ table, and there is one way only to cut it so that every relocation falls on a
 member, and none into the terminating element.
 
 Source: ``include/linux/livepatch.h``, as it has been since ``struct klp_patch`` got
-its ``states`` (92c9abf5e57c, 5.4).
+its ``states`` ("livepatch: Basic API to track system state changes", 5.4).
 """
 
 from __future__ import annotations

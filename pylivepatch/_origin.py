@@ -57,8 +57,9 @@ def enabled_order(sysfs: Path) -> list[str] | None:
 
     That is the order of their ``stack_order``, and where there is none that of
     their directories: the core makes one for each patch when it takes it, and
-    kernfs numbers them upwards. The number does not wrap: above its 32 bits it has a
-    generation (67c0496e87d1, 5.5).
+    kernfs numbers them upwards. The number does not wrap: it has 64 bits, of which
+    the upper count how often the lower wrapped (40430452fd5d, "kernfs: use 64bit inos
+    if ino_t is 64bit", 5.5).
 
     Returns:
         The names, the oldest first; None when they cannot be read.

@@ -122,9 +122,9 @@ class Patch:
 
         A patch that is being disabled is turned round.
 
-        With `confirm_within` the kernel takes the patch back by itself unless
+        With *confirm_within* the kernel takes the patch back by itself unless
         `confirm` comes in time, whatever becomes of the caller: in mid-transition,
-        too, and at once when `owned` and the caller ends, or closes its `Core`.
+        too, and at once when *owned* and the caller ends, or closes its `Core`.
 
         Args:
             timeout: Seconds until the deadline; None waits for ever.
@@ -132,8 +132,8 @@ class Patch:
                 "report" leaves it going.
             wait: Whether to wait for the end.
             confirm_within: Seconds from now in which it must be confirmed; infinite,
-                with `owned`, for as long as the caller lives; None: it need not be.
-            owned: With `confirm_within`: the end of the caller reverts it, too.
+                with *owned*, for as long as the caller lives; None: it need not be.
+            owned: With *confirm_within*: the end of the caller reverts it, too.
 
         Returns:
             The transition, finished if it was waited for.
@@ -167,7 +167,7 @@ class Patch:
         return self._change(start, Target.PATCHED, timeout, on_timeout, wait)
 
     def confirm(self) -> None:
-        """Let it stay: it was enabled with ``confirm_within``, by whomever.
+        """Let it stay: it was enabled with *confirm_within*, by whomever.
 
         Raises:
             PatchStateError: It awaits no confirmation: it never did, was confirmed,
@@ -234,7 +234,7 @@ class Patch:
         elif status.state is PatchState.ENABLED:
             why, remedy = "it is enabled", "revert it first"
         elif status.forced:
-            why, remedy = "a transition of it was forced", "it can go with a reboot only"
+            why, remedy = "tasks were forced to leave its code", "it can go with a reboot only"
         if why:
             raise PatchStateError(
                 f"cannot unload {self.name}: {why}",
@@ -248,7 +248,7 @@ class Patch:
         """End its transition without waiting for its tasks. May crash the kernel.
 
         Tasks that run old code go on with it while others run the new: the
-        consistency model is broken, and the module can never be unloaded. Prefer
+        consistency model is broken, and a module whose code is left so can never be unloaded. Prefer
         `Transition.reverse`.
 
         Args:

@@ -168,7 +168,7 @@ class PatchStatus:
             otherwise an ordinary live patch module, which is enabled by loading.
         replace: Whether it replaces all patches before it; None when that cannot
             be told (without klpctl before 6.11).
-        forced: Whether a transition of it was forced; its module can never be
+        forced: Whether tasks were forced to leave its code; its module can never be
             unloaded then. False when that cannot be told (without klpctl).
         objects: What it changes.
         progress: How far its transition has come; None when it is in none.

@@ -94,6 +94,9 @@ class Transition:
             raise BadDataError(f"no policy {on_timeout!r}", remedy="take reverse or report")
         self._timeout = timeout_seconds(timeout)
         self._on_timeout = on_timeout
+        if not self.finished:
+            # The deadline before, which was only reported, is no longer how it ends.
+            self._error = None
         return self
 
     @property
@@ -219,8 +222,10 @@ class Transition:
     def _take(self, status: PatchStatus) -> bool:
         """Learn from a status whether the transition has ended, and how."""
         elapsed = time.monotonic() - self.started
-        if status.progress is not None and status.state.in_transition:
-            self._last = dataclasses.replace(status.progress, elapsed=elapsed)
+        if status.state.in_transition:
+            # Without progress it has ended just now, and the state is about to tell.
+            if status.progress is not None:
+                self._last = dataclasses.replace(status.progress, elapsed=elapsed)
             return False
         back = Target.UNPATCHED if self.target is Target.PATCHED else Target.PATCHED
         arrived = status.state in _ARRIVED[self.target]

@@ -11,7 +11,7 @@
  * "events". "root" below means CAP_SYS_MODULE in the initial user namespace,
  * held by the process that opened the socket and by the one that sends.
  * Attributes that a command does not list are refused, and so are unknown
- * bits in KLPCTL_A_FLAGS. Every refusal carries an extack message.
+ * bits in KLPCTL_A_FLAGS. Every refusal by klpctl carries an extack message.
  *
  *   KLPCTL_CMD_FEATURES_GET (do, anybody)
  *       request: nothing
@@ -67,7 +67,8 @@
  *   KLPCTL_CMD_PATCH_FORCE (do, root)
  *       request: KLPCTL_A_NAME, KLPCTL_A_FLAGS = KLPCTL_FORCE_ACCEPT_RISK
  *       Ends the transition of the patch without waiting for its tasks. Breaks
- *       the consistency model; the module concerned can never be unloaded.
+ *       the consistency model; a module whose code is left by that can never be
+ *       unloaded (KLPCTL_PATCH_FORCED).
  *       errors: ENOENT no such patch; EINVAL the flag is missing, or the patch
  *         is not in transition.
  *
@@ -309,7 +310,8 @@ enum klpctl_action {
  * enum klpctl_patch_flag - KLPCTL_A_FLAGS of a patch; values
  * @KLPCTL_PATCH_REGISTERED: a payload, registered with klpctl; otherwise foreign
  * @KLPCTL_PATCH_REPLACE: atomic replace
- * @KLPCTL_PATCH_FORCED: a transition of it was forced
+ * @KLPCTL_PATCH_FORCED: tasks were forced to leave its code, by a revert or by a
+ *	replacement: its module can never be unloaded
  */
 enum klpctl_patch_flag {
 	KLPCTL_PATCH_REGISTERED	= 1,

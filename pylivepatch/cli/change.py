@@ -142,7 +142,7 @@ def revert(session: Session, name: str, timeout: float | None, on_timeout: str, 
 def force(session: Session, name: str, accept_risk: bool) -> None:
     """End the transition of the patch NAME without waiting for its tasks.
 
-    It breaks the consistency of the patch, and its module can never be unloaded.
+    It breaks the consistency of the patch, and a module whose code is left so can never be unloaded.
     Prefer to revert.
     """
     with session.core() as core:

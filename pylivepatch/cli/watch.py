@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from pylivepatch.cli._session import Session, json_option
+from pylivepatch.event import Action
 
 if TYPE_CHECKING:
     from pylivepatch.event import Event, EventSource
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="From klpctl itself, or after udevd.",
 )
+@click.option("--progress", is_flag=True, help="Progress of transitions, too.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @json_option
 @click.pass_obj
-def watch(session: Session, source: str, count: int | None) -> None:
+def watch(session: Session, source: str, progress: bool, count: int | None) -> None:
     """Print events of all patches as they happen, one on a line."""
     with session.core() as core, core.monitor(cast("EventSource", source)) as monitor:
         if not session.json:
             click.echo(f"pylivepatch: listening to {source}", err=True)
         lost = 0
-        for seen, event in enumerate(monitor, start=1):
+        events = (event for event in monitor if progress or event.action is not Action.PROGRESS)
+        for seen, event in enumerate(events, start=1):
             if monitor.lost > lost:
                 session.result({"lost": monitor.lost - lost}, f"({monitor.lost - lost} events were lost)")
                 lost = monitor.lost
@@ -51,9 +54,12 @@ def _data(event: Event) -> dict[str, object]:
         "replace": event.replace,
         "forced": event.forced,
         "source": event.source,
+        **({"done": event.done, "total": event.total} if event.action is Action.PROGRESS else {}),
     }
 
 
 def _line(event: Event) -> str:
     target = f" → {event.target}" if event.target else ""
+    if event.action is Action.PROGRESS:
+        target += f" {event.done} of {event.total}"
     return f"{event.time:14.6f}  {event.sequence:6}  {event.name}  {event.action}{target}  ({event.state})"

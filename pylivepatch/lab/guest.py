@@ -83,7 +83,7 @@ class Machine:
         disk: Root file system; the guest's changes to it are forgotten.
         cpus: Number of CPUs.
         memory: In bytes.
-        accel: "kvm" or "tcg,thread=multi".
+        accel: "kvm", or "tcg," and how its CPUs are emulated.
         parameters: More of the kernel's command line.
     """
 

@@ -167,7 +167,7 @@ def run(
     archive.folder("lab/modules")
     archive.tree("lab/python", library)
 
-    accelerator = accel.choose(target.vmlinux, root.busybox)
+    accelerator = accel.for_series(accel.choose(target.vmlinux, root.busybox), target.series)
     if prepared:
         prepared(target)
     with ExitStack() as stack:

@@ -121,6 +121,15 @@ def test_report_at_the_deadline(enabling: Path) -> None:
     assert (enabling / HOLD / "enabled").read_text().startswith("1")
 
 
+def test_a_new_deadline_after_a_report(enabling: Path) -> None:
+    """A deadline that was only reported is forgotten when there is a new one."""
+    transition = running(enabling).within(1e-9, "report")
+    with pytest.raises(TransitionTimeoutError):
+        transition.wait()
+    end(enabling, "1")
+    assert transition.within(None).wait().finished
+
+
 def test_reverse_at_the_deadline(reversing: Path) -> None:
     """By default the deadline turns the transition round, waits for that and raises."""
     transition = running(reversing).within(1e-9)

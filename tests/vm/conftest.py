@@ -14,4 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vm")
     group.addoption("--kernel", default="6.1", help="kernel series (default: 6.1)")
     group.addoption("--flavour", default="standard", help="standard, cloud or rt")
-    group.addoption("--smoke", action="store_true", help="only the tests marked smoke")
+    group.addoption("--cpus", type=int, help="of the guest that runs guest/ (default: 2 on 6.1, otherwise 1)")
+    group.addoption("--smoke", action="store_true", help="in one guest, and only the tests marked smoke there")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("smoke"):
+        others = [item for item in items if item.path.name != "test_guest.py"]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]

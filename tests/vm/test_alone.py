@@ -29,6 +29,20 @@ def test_force(pytestconfig: pytest.Config) -> None:
     assert status == 0
 
 
+def test_an_idle_task_is_a_blocker(pytestconfig: pytest.Config) -> None:
+    """The idle task of a running CPU holds a transition up, and is named as the blocker."""
+    status = lab.run(
+        ["python3", str(SCRIPTS / "idle.py")],
+        kernel=pytestconfig.getoption("kernel"),
+        flavour=pytestconfig.getoption("flavour"),
+        cpus=2,
+        shares=[TOP],
+        modules=[TOP / "tests/payloads"],
+        timeout=300,
+    )
+    assert status == 0
+
+
 def test_a_klpctl_of_another_version_and_none(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     """Without klpctl there is sysfs; a klpctl of another version is refused, with both versions."""
     other = tmp_path / "klpctl"

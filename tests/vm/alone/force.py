@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
 from conftest import MODULES, KernelLog, Sleeper
 
-from pylivepatch import BadDataError, Core, PatchState, PatchStateError, TransitionBusyError
+from pylivepatch import Action, BadDataError, Core, PatchState, PatchStateError, TransitionBusyError
 
 
 def force(*options: str) -> subprocess.CompletedProcess[str]:
@@ -47,9 +47,14 @@ def main() -> None:
             waiting = patch.transition
             if waiting:
                 waiting.wait()
-            events = [monitor.read(timeout=20) for _ in range(2)]
-        assert [str(event and event.action) for event in events] == ["forced", "completed"]
-        assert all(event and event.forced for event in events)
+            events = []
+            while not events or events[-1].action is not Action.COMPLETED:
+                event = monitor.read(timeout=20)
+                assert event is not None, events
+                if event.action is not Action.PROGRESS:
+                    events.append(event)
+        assert [event.action for event in events] == [Action.FORCED, Action.COMPLETED]
+        assert all(event.forced for event in events)
         assert patch.state is PatchState.ENABLED
         assert patch.status().forced
         with pytest.raises(PatchStateError, match="not in transition"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Sleeper, parameter, until
+from conftest import Sleeper, until
 
 from pylivepatch import Action, Core, PatchState, Reason, TransitionTimeoutError
 
@@ -70,27 +70,6 @@ def test_a_reversal_that_does_not_end_names_its_blockers(core: Core, payload: Pa
     transition.reverse()
     until(lambda: [blocker.pid for blocker in transition.blockers] == [new.process.pid])
     assert patch.state is PatchState.DISABLING
-
-
-def test_an_idle_task_is_named(core: Core, payload: Payload) -> None:
-    """The idle task of another CPU is the usual first blocker: it is named with its CPU, as running."""
-    patch = core.load(payload("plp_cmdline"))
-    parameter("klpctl", "fast_completion", "N")
-    try:
-        found = []
-        for _ in range(10):
-            transition = patch.enable(wait=False)
-            found += [blocker for blocker in transition.blockers if blocker.cpu is not None]
-            transition.wait()
-            patch.revert()
-            if found:
-                break
-    finally:
-        parameter("klpctl", "fast_completion", "Y")
-    assert found
-    assert found[0].reason in (Reason.RUNNING, Reason.UNKNOWN)
-    assert found[0].comm.startswith("swapper/")
-    assert str(found[0]).startswith("idle task of CPU ")
 
 
 def test_progress_is_an_event(core: Core, payload: Payload, sleeper: Sleep) -> None:

@@ -29,6 +29,13 @@ CVES = ("CVE-2026-1234", "CVE-2026-123456")
 STORE = Path("/var/lib/pylivepatch", os.uname().release)
 
 
+def settled(core: Core, name: str) -> None:
+    """Wait until an ordinary patch, which is enabled by being loaded, is enabled."""
+    transition = core[name].transition
+    if transition:
+        transition.wait()
+
+
 @pytest.fixture
 def store() -> Iterator[Path]:
     """Where installed patches are, empty again afterwards."""
@@ -51,8 +58,7 @@ def test_the_file_says_what_the_kernel_says(core: Core, payload: Payload, name: 
     }
     assert (info.replace, info.registered) == (status.replace, status.registered)
     assert (info.file and info.file.path, info.status, info.stack) == (payload(name), None, None)
-    if not status.registered:
-        core[name].revert()
+    settled(core, name)
 
 
 def test_every_form_of_declaration(payload: Payload) -> None:
@@ -209,9 +215,7 @@ def test_replaced_patches_are_unloaded_by_policy(core: Core, payload: Payload) -
 def test_replaced_patches_are_unloaded(core: Core, payload: Payload) -> None:
     """Patches that another one replaced are unloaded on request, registered and ordinary ones, and no other."""
     core.load(payload("plp_foreign"))
-    transition = core["plp_foreign"].transition
-    if transition:
-        transition.wait()
+    settled(core, "plp_foreign")
     for name in ("plp_cmdline", "plp_replace"):
         core.load(payload(name)).enable()
     core.load(payload("plp_cve"))

@@ -31,7 +31,7 @@ def test_killed_between_steps(target: str, payload: Payload, core: Core, tmp_pat
     until(lambda: started.exists() and started.read_text().endswith("\n"), 60)
     process.kill()
     process.wait()
-    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()))
+    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()), 60)
     assert {status.name for status in core.status()} == set(FIRST)
     os.kill(int(started.read_text()), signal.SIGKILL)
 
@@ -46,5 +46,5 @@ def test_killed_in_the_fourth_of_five(sleeper: Sleep, payload: Payload, core: Co
     until(lambda: any(s.name == "plp_hold" and s.state is PatchState.ENABLING for s in core.status()), 60)
     process.kill()
     process.wait()
-    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()))
+    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()), 60)
     assert {status.name for status in core.status()} == set(names)
