@@ -30,16 +30,19 @@
 static void expire(struct work_struct *work);
 static DECLARE_DELAYED_WORK(expire_work, expire);
 
-/* One patch that has expired; and how long until the next one does, in ns. */
+/*
+ * The next patch to be reverted, and how long until another one expires, in ns: the
+ * patch in transition first, since it keeps all others from being reverted; then
+ * the newest, as patches are taken off a stack.
+ */
 static bool find_expired(char name[MODULE_NAME_LEN], u64 *left)
 {
+	struct klpctl_patch *patch, *next = NULL;
 	u64 now = ktime_get_ns();
-	struct klpctl_patch *patch;
-	bool found = false;
 
 	*left = U64_MAX;
 	klpctl_patch_lock();
-	list_for_each_entry(patch, klpctl_patch_list(), node) {
+	list_for_each_entry_reverse(patch, klpctl_patch_list(), node) {
 		if (!patch->confirm)
 			continue;
 		if (patch->confirm_end > now) {
@@ -49,12 +52,13 @@ static bool find_expired(char name[MODULE_NAME_LEN], u64 *left)
 		if (!patch->expired)
 			klpctl_event_send(patch, KLPCTL_ACTION_EXPIRED, now, 0);
 		patch->expired = true;
-		strscpy(name, patch->name, MODULE_NAME_LEN);
-		found = true;
-		break;
+		if (!next || klpctl_patch_in_transition(patch))
+			next = patch;
 	}
+	if (next)
+		strscpy(name, next->name, MODULE_NAME_LEN);
 	klpctl_patch_unlock();
-	return found;
+	return next;
 }
 
 static void again(u64 after_ns)

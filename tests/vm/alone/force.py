@@ -54,9 +54,8 @@ def main() -> None:
                 if event.action is not Action.PROGRESS:
                     events.append(event)
         assert [event.action for event in events] == [Action.FORCED, Action.COMPLETED]
-        assert all(event.forced for event in events)
         assert patch.state is PatchState.ENABLED
-        assert patch.status().forced
+        assert not patch.status().forced
         with pytest.raises(PatchStateError, match="not in transition"):
             patch.force(accept_risk=True)
 
@@ -73,6 +72,7 @@ def main() -> None:
         if waiting:
             waiting.wait()
         assert patch.state is PatchState.DISABLED
+        assert patch.status().forced
 
         with pytest.raises(PatchStateError, match="forced") as info:
             patch.unload()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from pylivepatch import Core, Reason
@@ -16,9 +17,13 @@ with Core("klpctl") as core:
     patch = core.load(MODULES / "plp_cmdline.ko")
     found = []
     for _ in range(ROUNDS):
-        transition = patch.enable(timeout=None, wait=False)
-        found += [blocker for blocker in transition.blockers if blocker.cpu is not None]
-        transition.wait()
+        # An idle task that is woken switches by itself at once: look from the start on.
+        thread = threading.Thread(target=patch.enable, args=(None,))
+        thread.start()
+        with Core("klpctl") as other:
+            while thread.is_alive():
+                found += [blocker for blocker in other.blockers() if blocker.cpu is not None]
+        thread.join()
         patch.revert()
         if found:
             break
