@@ -24,7 +24,7 @@ def test_force(pytestconfig: pytest.Config) -> None:
         flavour=pytestconfig.getoption("flavour"),
         shares=[TOP],
         modules=[TOP / "tests/payloads"],
-        timeout=120,
+        timeout=300,
     )
     assert status == 0
 
@@ -58,6 +58,6 @@ def test_a_klpctl_of_another_version_and_none(pytestconfig: pytest.Config, tmp_p
         shares=[TOP],
         modules=[other],
         klpctl=False,
-        timeout=120,
+        timeout=300,
     )
     assert status == 0

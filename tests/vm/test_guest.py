@@ -10,7 +10,7 @@ import pytest
 from pylivepatch import lab
 
 TOP = Path(__file__).parents[2]
-SECONDS = 1500.0
+SECONDS = 2400.0
 
 
 def test_guest(pytestconfig: pytest.Config, capfd: pytest.CaptureFixture[str]) -> None:
