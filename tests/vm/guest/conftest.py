@@ -117,6 +117,8 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 @pytest.fixture(autouse=True)
 def log() -> Iterator[KernelLog]:
     """The kernel log; after each test no patch and no module is left, and the log is clean."""
+    # Events of the test before are not this one's.
+    subprocess.run(["udevadm", "settle", "--timeout=120"], check=False)
     kernel_log = KernelLog()
     yield kernel_log
     left = loaded()
