@@ -106,7 +106,7 @@ def parameter(module: str, name: str, value: str | None = None) -> str:
     return path.read_text().strip()
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for something that must come."""
     end = time.monotonic() + seconds
     while not condition():
