@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "BadDataError",
+    "BuildError",
     "CheckError",
     "KernelError",
     "LivepatchError",
+    "MismatchError",
     "ModuleFileError",
     "PatchNotFoundError",
     "PatchRejectedError",
@@ -200,6 +202,26 @@ class TransitionTimeoutError(LivepatchError, TimeoutError):
         self.blockers = blockers
         self.reversed = reversed
         self.state = state
+
+
+class BuildError(LivepatchError):
+    """The diff cannot become a patch. Nothing was written.
+
+    Attributes:
+        kind: Why, in one word of a fixed set: the name of the rule that refused, for programs.
+        symbol: The function, data or type it is about, or "".
+        file: The source file it is about, or "".
+    """
+
+    def __init__(self, message: str, *, kind: str, symbol: str = "", file: str = "", remedy: str = "") -> None:
+        super().__init__(message, after="nothing was written", remedy=remedy)
+        self.kind = kind
+        self.symbol = symbol
+        self.file = file
+
+
+class MismatchError(BuildError):
+    """The code that was compiled is not the code that runs: other source, config, compiler or image."""
 
 
 class CheckError(LivepatchError):
