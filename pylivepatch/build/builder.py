@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""From diffs to a patch module: the steps in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pylivepatch.build import insn, layout
+from pylivepatch.build.compare import Changes, compare
+from pylivepatch.build.compiler import Compiler
+from pylivepatch.build.diff import Diff
+from pylivepatch.build.elf import Object
+from pylivepatch.build.extract import Extract, Extractor
+from pylivepatch.build.image import VMLINUX, Image
+from pylivepatch.build.link import About, link, module_name
+from pylivepatch.build.parts import Parts
+from pylivepatch.build.result import BuildResult, BuiltFunc
+from pylivepatch.build.runpre import Match, match
+from pylivepatch.build.symbols import Symbols, exports
+from pylivepatch.build.target import Target
+from pylivepatch.build.tree import Tree, prepare
+from pylivepatch.build.units import Unit, Units, units
+from pylivepatch.errors import BuildError, MismatchError
+
+
+MOST_UNITS = 40
+"""Source files that one patch may touch, through headers."""
+
+
+def build(
+    diffs: Sequence[Path], *, target: Target, output: Path | None = None, name: str = "", replace: bool = False,
+    foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
+    explain: bool = False, say: Callable[[str], None] = lambda _: None,
+) -> BuildResult:
+    """Build a patch module from diffs of the kernel's source.
+
+    Only the source files that the diffs touch are compiled. What is replaced is proved to be what runs: the
+    object that the kernel's own build would make is compared with the kernel's image, byte for byte.
+
+    Args:
+        diffs: Unified diffs, applied one after the other; together they are one cumulative patch.
+        target: The kernel that the patch is for.
+        output: The module file to write; after the first diff's name in the working directory by default.
+        name: Name of the patch; after *output* by default.
+        replace: Make a patch that replaces all patches before it.
+        foreign: Make an ordinary livepatch module, which needs no klpctl and is enabled by being loaded.
+        description: What the patch is for.
+        cves: What it fixes: "CVE-2026-12345".
+        dry_run: Do everything but link and write the module.
+        explain: Add the first changed instruction of each function to the result.
+        say: Called with a line of text at the beginning of each step.
+
+    Raises:
+        BuildError: The diff cannot become a patch; nothing was written.
+        MismatchError: The code that was compiled is not the code that runs.
+        BadDataError: A file is no diff.
+        OSError: A file cannot be read or written.
+    """
+    if not diffs:
+        raise BuildError("no diff", kind="nothing")
+    parsed = Diff.joined([Diff.parse(Path(path).read_text(errors="surrogateescape"), str(path)) for path in diffs])
+    if output is None:
+        output = Path(f"{module_name(name or Path(diffs[0]).stem)}.ko")
+    about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves), replace, foreign,
+                  parsed.text)
+    job = _Job(parsed, about, target, say)
+    try:
+        return job.run(None if dry_run else output, explain=explain)
+    except BuildError:
+        tree = job.tree
+        damage = tree.damage() if tree is not None else []
+        if tree is None or not damage:
+            raise
+        say(f"the prepared source was damaged ({damage[0]}): preparing it anew")
+        tree.discard()
+        return _Job(parsed, about, target, say).run(None if dry_run else output, explain=explain)
+
+
+@dataclass(slots=True)
+class _Compiled:
+    unit: Unit
+    match: Match
+    orig: Parts
+    patched: Parts
+    changes: Changes
+
+
+class _Job:
+    def __init__(self, diff: Diff, about: About, target: Target, say: Callable[[str], None]) -> None:
+        self.diff, self.about, self.target, self.say = diff, about, target, say
+        self.tree: Tree | None = None
+        self.seconds: dict[str, float] = {}
+        self.notes = [f"{path} is not part of this kernel's code, and was left out" for path in diff.ignored]
+
+    @contextlib.contextmanager
+    def _step(self, name: str, words: str) -> Iterator[None]:
+        self.say(words)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def run(self, output: Path | None, *, explain: bool) -> BuildResult:
+        with self._step("prepare", f"preparing the source of {self.target.release}"):
+            tree = self.tree = prepare(self.target, say=self.say)
+            touched = self._units(units(tree))
+            compiler = Compiler(tree)
+        symbols = Symbols(exports(self.target.headers / "Module.symvers"), self._image)
+        with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
+            work = Path(folder)
+            names = ", ".join(unit.source for unit in touched[:3]) + (" …" if len(touched) > 3 else "")
+            with self._step("compile", f"compiling {names}"):
+                shadow = self.diff.apply(tree, work / "shadow", touched)
+                objects = self._compile(compiler, touched, tree, shadow, work)
+            with self._step("compare", "comparing with the code that runs, and with the patched code"):
+                compiled = [self._compare(unit, pre, orig, patched, symbols)
+                            for unit, (pre, orig, patched) in zip(touched, objects, strict=True)]
+                compiled = [item for item in compiled if item is not None]
+            with self._step("types", "comparing types"):
+                layout.check(compiler, [item.unit for item in compiled], tree, shadow, work)
+            with self._step("extract", "taking out what changed"):
+                extract = Extract()
+                for item in compiled:
+                    Extractor(extract, item.unit.object, item.match, item.changes, item.patched, symbols).run()
+                if not extract.replaced:
+                    raise BuildError("the diff changes no code that runs", kind="nothing",
+                                     remedy="a patch replaces functions: comments and unused code need none")
+            if output is not None:
+                with self._step("link", f"linking {self.about.name}"):
+                    (work / "module").mkdir()
+                    link(extract, self.about, self.target, work / "module", output, symbols=symbols,
+                         objtool=compiler.objtool(compiled[0].unit), klpctl=self._klpctl())
+            return self._result(compiled, extract, symbols, output, explain=explain)
+
+    def _units(self, known: Units) -> list[Unit]:
+        """Return the source files to compile: those of the diff, and those that include what it changes."""
+        found: set[Unit] = set()
+        for file in self.diff.files:
+            unit = known.get(file.path)
+            if unit is not None:
+                found.add(unit)
+                continue
+            including = known.including(file.path)
+            if not including and file.path.endswith(".c"):
+                raise BuildError(
+                    f"{file.path} is not compiled by the configuration of {self.target.release}", kind="not-built",
+                    file=file.path, remedy="there is nothing to patch in this kernel")
+            if len(including) > MOST_UNITS:
+                raise BuildError(
+                    f"{len(including)} source files include {file.path}: more than {MOST_UNITS} are not compiled",
+                    kind="too-many", file=file.path,
+                    remedy="make the change where it is used: in the .c file that needs it")
+            found.update(including)
+        if not found:
+            raise BuildError("nothing that this kernel compiles is changed by the diff", kind="nothing")
+        if len(found) > MOST_UNITS:
+            raise BuildError(f"the diff touches {len(found)} source files: more than {MOST_UNITS} are not compiled",
+                             kind="too-many", remedy="split it")
+        return sorted(found)
+
+    def _compile(
+        self, compiler: Compiler, touched: list[Unit], tree: Tree, shadow: Path, work: Path,
+    ) -> list[tuple[Object, Object, Object]]:
+        pre = compiler.as_built_all(touched)
+
+        def one(job: tuple[Unit, Path, str]) -> Path:
+            unit, root, kind = job
+            out = work / f"{unit.source.replace('/', '-')}.{kind}.o"
+            compiler.compile(unit, root, out)
+            return out
+
+        jobs = [(unit, root, kind) for unit in touched for root, kind in ((shadow, "patched"), (tree.path, "orig"))]
+        with ThreadPoolExecutor(2) as pool:
+            made = list(pool.map(one, jobs))
+        return [(Object.open(pre[unit]), Object.open(made[2 * n + 1]), Object.open(made[2 * n]))
+                for n, unit in enumerate(touched)]
+
+    def _compare(
+        self, unit: Unit, pre: Object, before: Object, after: Object, symbols: Symbols,
+    ) -> _Compiled | None:
+        orig, patched = Parts(before), Parts(after)
+        changes = compare(unit.source, orig, patched)
+        if not changes.functions:
+            return None
+        found = match(unit.source, pre, symbols.image(unit.object))
+        return _Compiled(unit, found, orig, patched, changes)
+
+    def _image(self, name: str) -> Image:
+        if name == VMLINUX:
+            return Image.vmlinux(self.target.image)
+        for path in self.target.modules.rglob("*.ko*"):
+            if path.name.partition(".")[0].replace("-", "_") == name:
+                return Image.module(name, path)
+        raise MismatchError(f"{self.target.modules} has no module {name}", kind="mismatch",
+                            remedy="name the directory of the modules of this kernel")
+
+    def _klpctl(self) -> Path | None:
+        if self.about.foreign:
+            return None
+        return klpctl(self.target)
+
+    def _result(
+        self, compiled: list[_Compiled], extract: Extract, symbols: Symbols, output: Path | None, *, explain: bool,
+    ) -> BuildResult:
+        parts = {item.unit.source: item for item in compiled}
+        functions = []
+        for item in extract.replaced:
+            words = ("", "")
+            if explain:
+                pair = next((pair for pair in parts[item.source].changes.functions if pair[0].name == item.name), None)
+                words = _words(pair[0].data, pair[1].data, item.first_change) if pair else words
+            functions.append(BuiltFunc(item.object, item.name, item.sympos, item.source, item.first_change, *words))
+        return BuildResult(
+            name=self.about.name, path=output, release=self.target.release, functions=tuple(functions),
+            added=tuple(extract.added), proved=sum(len(item.match.matched) for item in compiled),
+            replace=self.about.replace, foreign=self.about.foreign,
+            units=tuple(item.unit.source for item in compiled),
+            notes=(*self.notes, *dict.fromkeys(extract.notes)), seconds=self.seconds)
+
+
+def _words(old: bytes, new: bytes, at: int) -> tuple[str, str]:
+    """Return the first changed instruction of both, which begins at *at* or before."""
+    starts = [start for start in insn.boundaries(new) if start <= at]
+    start = starts[-1] if starts else at
+    before, after = (insn.disassemble(code[start:start + 16], 0, 1) for code in (old, new))
+    return (before or [""])[0], (after or [""])[0]
+
+
+def klpctl(target: Target) -> Path:
+    """Return klpctl's sources, built for *target*: its header, and what it exports."""
+    raise NotImplementedError

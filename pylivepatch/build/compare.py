@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""What a diff changes: the original object beside the patched one, part by part.
+
+A part is paired by name, or, when the compiler numbered it, by who refers to it. Two functions are equal when their
+bytes are and what they refer to is the same thing: the paired part at the same offset, or, for what has no identity
+(strings, cold parts, clones that the compiler made, statics of macros), something equal.
+
+Clones (`.isra`, `.constprop`, `.part`) are compared by content from their callers: the number in the name of a clone
+does not tell which specialisation it is, so a changed one makes its callers changed, and they get the new one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from pylivepatch.build import tables
+from pylivepatch.build.parts import Entry, Part, Parts, Ref
+from pylivepatch.build.runpre import suffix_free
+from pylivepatch.errors import BuildError
+
+
+@dataclass(slots=True)
+class Changes:
+    """What differs between two objects of one source.
+
+    Attributes:
+        functions: Changed functions, the original with the patched one.
+        added: Functions that are new; those that nothing refers to are left out when the patch is made.
+        removed: Functions that are no more. Old code may still run them; nothing is done about them.
+        pairs: For each part of the patched object its original.
+        first: For each changed function the offset of the first difference in the patched code.
+    """
+
+    functions: list[tuple[Part, Part]] = field(default_factory=list)
+    added: list[Part] = field(default_factory=list)
+    removed: list[Part] = field(default_factory=list)
+    pairs: dict[int, Part] = field(default_factory=dict)
+    first: dict[str, int] = field(default_factory=dict)
+
+    def original(self, part: Part) -> Part | None:
+        """Return the original of *part* of the patched object, or None when it is new."""
+        return self.pairs.get(id(part))
+
+
+def compare(source: str, orig: Parts, patched: Parts) -> Changes:
+    """Find out what differs.
+
+    Raises:
+        BuildError: Something differs that cannot be patched: initial data, init code, exports, registrations.
+    """
+    return _Comparison(source, orig, patched).run()
+
+
+class _Comparison:
+    def __init__(self, source: str, orig: Parts, patched: Parts) -> None:
+        self.source, self.orig, self.patched = source, orig, patched
+        self.changes = Changes()
+        self.pairs = self.changes.pairs
+        self._known: dict[tuple[int, int], bool] = {}
+        self._paired_originals: set[int] = set()
+
+    def run(self) -> Changes:
+        self._pair()
+        self._compare_functions()
+        self._compare_data()
+        self._compare_sections()
+        return self.changes
+
+    # ---- pairing ----
+
+    def _pair(self) -> None:
+        groups: dict[tuple[str, bool], tuple[list[Part], list[Part]]] = defaultdict(lambda: ([], []))
+        for side, parts in enumerate((self.orig, self.patched)):
+            for part in parts.all:
+                if part.symbols and not part.is_fresh and not part.is_clone:
+                    groups[suffix_free(part.name), part.is_func][side].append(part)
+        for (name, _), (old, new) in groups.items():
+            if len(old) == len(new) == 1:
+                self._join(old[0], new[0])
+            elif old and new:
+                self._pair_statics(name, old, new)
+        # function by function, clones and cold parts find each other through those that refer to them
+
+    def _join(self, old: Part, new: Part) -> None:
+        self.pairs[id(new)] = old
+        self._paired_originals.add(id(old))
+
+    def _pair_statics(self, name: str, old: list[Part], new: list[Part]) -> None:
+        """Pair static locals that have equal names by the functions that refer to them."""
+        exact = {part.name: part for part in old if part.is_global}
+        for part in [part for part in new if part.is_global]:
+            if part.name in exact:
+                self._join(exact[part.name], part)
+                old.remove(exact[part.name])
+                new.remove(part)
+        users: dict[str, tuple[list[Part], list[Part]]] = defaultdict(lambda: ([], []))
+        for side, (parts, group) in enumerate(((self.orig, old), (self.patched, new))):
+            for part in group:
+                users[_owner(parts, part)][side].append(part)
+        for owner, (before, after) in users.items():
+            if len(before) == len(after):
+                for a, b in zip(before, after, strict=True):
+                    self._join(a, b)
+            elif before and after:
+                raise BuildError(
+                    f"{owner or self.source} has {len(before)} static variables called {name} and would have "
+                    f"{len(after)}: nothing tells which of them is new",
+                    kind="ambiguous", symbol=name, file=self.source,
+                    remedy="give the new one a name of its own")
+
+    # ---- functions ----
+
+    def _compare_functions(self) -> None:
+        for new in self.patched.functions():
+            if new.is_cold:
+                continue
+            old = self.pairs.get(id(new))
+            if old is None:
+                if not new.is_clone:
+                    self.changes.added.append(new)
+                continue
+            if not self._equal(old, new):
+                if old.in_init or new.in_init:
+                    raise BuildError(
+                        f"{new.name}() changes, and it is code that runs once, at init or exit",
+                        kind="init", symbol=new.name, file=self.source,
+                        remedy="what it did is done: change what it left behind in a pre-patch callback instead")
+                self.changes.functions.append((old, new))
+                self.changes.first[new.name] = _first(old, new)
+        # an init function that is new is one that an initcall or another init function needs: found below
+        self.changes.added = [part for part in self.changes.added if not part.in_init]
+        self.changes.removed = [old for old in self.orig.functions()
+                                if id(old) not in self._paired_originals and not old.is_clone and not old.is_cold]
+
+    def _equal(self, old: Part, new: Part) -> bool:
+        """Compare content; a comparison that is under way is taken to succeed, for what refers to itself."""
+        key = id(old), id(new)
+        if key in self._known:
+            return self._known[key]
+        self._known[key] = True
+        result = (
+            old.size == new.size
+            and old.section.type == new.section.type
+            and self._same_bytes(old.data, old.refs, new.data, new.refs)
+            and self._same_entries(old, new)
+        )
+        self._known[key] = result
+        return result
+
+    def _same_bytes(self, old: bytes, old_refs: list[Ref], new: bytes, new_refs: list[Ref]) -> bool:
+        if old != new or len(old_refs) != len(new_refs):
+            return False
+        return all(self._same_ref(a, b) for a, b in zip(old_refs, new_refs, strict=True))
+
+    def _same_ref(self, a: Ref, b: Ref) -> bool:
+        if (a.offset, a.type, a.at, a.bias, a.external) != (b.offset, b.type, b.at, b.bias, b.external):
+            return False
+        if a.part is None or b.part is None:
+            return a.part is b.part
+        if self.pairs.get(id(b.part)) is a.part:
+            return True
+        if id(b.part) in self.pairs or id(a.part) in self._paired_originals:
+            return False
+        if a.part.is_string and b.part.is_string:
+            return a.part.data == b.part.data
+        alike = suffix_free(a.part.name) == suffix_free(b.part.name) or not a.part.symbols
+        return alike and self._equal(a.part, b.part)
+
+    def _same_entries(self, old: Part, new: Part) -> bool:
+        """Compare what tables say about a function; lines of warnings may shift."""
+        a, b = _telling(old), _telling(new)
+        return len(a) == len(b) and all(
+            x.table == y.table and self._same_bytes(_lineless(x), x.refs, _lineless(y), y.refs)
+            for x, y in zip(a, b, strict=True))
+
+    # ---- data ----
+
+    def _compare_data(self) -> None:
+        for new in self.patched.all:
+            old = self.pairs.get(id(new))
+            if old is None or new.is_func or tables.registers(new.section.name):
+                continue
+            if tables.is_export(new.section.name) or self._equal(old, new):
+                continue
+            if tables.is_init(new.section.name):
+                raise BuildError(
+                    f"the initial value of {new.name} changes, and it is used at init only", kind="init",
+                    symbol=new.name, file=self.source,
+                    remedy="what init did is done: change what it left behind in a pre-patch callback instead")
+            if old.size != new.size:
+                why = f"the size of {new.name} changes from {old.size} to {new.size} bytes"
+            else:
+                why = f"the initial value of {new.name} changes"
+            raise BuildError(
+                f"{why}, and the running kernel has it in use", kind="data", symbol=new.name, file=self.source,
+                remedy="change it in a pre-patch callback, or add a new variable and let the code use that")
+
+    def _compare_sections(self) -> None:
+        """Compare what the kernel finds through its section: parameters, initcalls, exports, tracepoints."""
+        names = {section.name for parts in (self.orig, self.patched) for section in parts.object.sections
+                 if section.allocated}
+        for name in sorted(names):
+            export, init = tables.is_export(name), tables.is_init(name)
+            if not (export or init or tables.registers(name)):
+                continue
+            old, new = ([part for part in parts.all if part.section.name == name and not part.is_func]
+                        for parts in (self.orig, self.patched))
+            if len(old) == len(new) and all(self._equal(a, b) for a, b in zip(old, new, strict=True)):
+                continue
+            before = {suffix_free(part.name) for part in old}
+            culprit = next((part.name for part in new if suffix_free(part.name) not in before),
+                           (new or old)[0].name)
+            self._refuse_section(name, culprit, export=export, init=init)
+
+    def _refuse_section(self, name: str, culprit: str, *, export: bool, init: bool) -> None:
+        if export:
+            culprit = culprit.removeprefix("__export_symbol_").removeprefix("__ksymtab_").removeprefix("__kstrtab_")
+            raise BuildError(
+                f"the diff changes what {self.source} exports to modules ({culprit})", kind="export",
+                symbol=culprit, file=self.source, remedy="a patch cannot export: leave EXPORT_SYMBOL out of the diff")
+        if init and not name.startswith((".initcall", ".con_initcall", ".exitcall")):
+            raise BuildError(
+                f"the diff changes data that is used at init only ({culprit} in {name})", kind="init",
+                symbol=culprit, file=self.source,
+                remedy="what init did is done: change what it left behind in a pre-patch callback instead")
+        raise BuildError(
+            f"the diff changes what {self.source} registers when it starts ({culprit} in {name})",
+            kind="registration", symbol=culprit, file=self.source,
+            remedy="the kernel reads that once, at boot or when a module loads: do it in a pre-patch callback instead")
+
+
+def _owner(parts: Parts, static: Part) -> str:
+    """Name the function that a static variable belongs to: the first one that refers to it."""
+    for part in parts.functions():
+        if any(ref.part is static for ref in part.refs):
+            return suffix_free(part.name).partition(".")[0]
+    return ""
+
+
+def _telling(part: Part) -> list[Entry]:
+    """Return the entries that say what a function does; the others are notes for objtool."""
+    return [entry for entry in part.entries if not entry.table.startswith(".discard")]
+
+
+def _lineless(entry: Entry) -> bytes:
+    if entry.table != tables.BUGS:
+        return entry.data
+    data = bytearray(entry.data)
+    data[tables.BUG_LINE] = bytes(2)
+    return bytes(data)
+
+
+def _first(old: Part, new: Part) -> int:
+    """Return the offset of the first difference in the code of *new*."""
+    a, b = old.data, new.data
+    offset = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    for x, y in zip(old.refs, new.refs, strict=False):
+        name = suffix_free(x.part.name) if x.part else x.external
+        other = suffix_free(y.part.name) if y.part else y.external
+        if (x.offset, name, x.at) != (y.offset, other, y.at):
+            return min(offset, y.offset, x.offset)
+    return min(offset, len(b))

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""Take the changed functions out of a patched object, with what they need and nothing else.
+
+New code calls new code. A pointer to a function that existed before leads to the original, so that it is still good
+when the patch has been reverted; through the original, the call reaches the new code as long as the patch is enabled.
+Data that existed before is the running kernel's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pylivepatch.build import insn, tables
+from pylivepatch.build.compare import Changes
+from pylivepatch.build.elf import (
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_WRITE,
+    SHT_NOBITS,
+    SHT_PROGBITS,
+    STB_GLOBAL,
+    STB_LOCAL,
+    STT_FUNC,
+    STT_OBJECT,
+    Object,
+    Reloc,
+    Section,
+    Symbol,
+)
+from pylivepatch.build.image import VMLINUX
+from pylivepatch.build.parts import Entry, Part, Parts, Ref
+from pylivepatch.build.runpre import Match
+from pylivepatch.build.symbols import Livepatch, Symbols
+from pylivepatch.errors import BuildError
+
+_KEY_BITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A function that the patch replaces.
+
+    Attributes:
+        object: "vmlinux", or the name of a module.
+        name: Its name in the running kernel.
+        sympos: Which of several, from 1; 0 when there is one.
+        symbol: The name of the new code in the module.
+        source: The source file.
+        first_change: Offset of the first difference in the new code.
+    """
+
+    object: str
+    name: str
+    sympos: int
+    symbol: str
+    source: str
+    first_change: int
+
+
+@dataclass(slots=True)
+class Extract:
+    """What is taken out of all the objects of a patch.
+
+    Attributes:
+        object: The relocatable object that becomes a part of the module.
+        replaced: The functions that the patch replaces.
+        added: Names of functions that come with it.
+        notes: What a person should know.
+    """
+
+    object: Object = field(default_factory=Object)
+    replaced: list[Replaced] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _undefined: dict[str, Symbol] = field(default_factory=dict)
+
+    def undefined(self, name: str) -> Symbol:
+        """Return the symbol *name* that the module loader or the livepatch core is to resolve."""
+        if name not in self._undefined:
+            symbol = self._undefined[name] = Symbol(name, bind=STB_GLOBAL)
+            self.object.symbols.append(symbol)
+        return self._undefined[name]
+
+
+class Extractor:
+    """Takes out of one object what changed.
+
+    Args:
+        into: Where it goes.
+        owner: "vmlinux", or the name of the module that the source belongs to.
+        match: Where the original is in the image.
+        changes: What changed.
+        patched: The patched object.
+        symbols: The symbols of the kernel.
+    """
+
+    def __init__(
+        self, into: Extract, owner: str, match: Match, changes: Changes, patched: Parts, symbols: Symbols,
+    ) -> None:
+        self.into, self.owner, self.match = into, owner, match
+        self.changes, self.patched, self.symbols = changes, patched, symbols
+        self.source = match.source
+        self._changed = {id(new) for _, new in changes.functions}
+        self._made: dict[int, tuple[Symbol, int]] = {}
+        self._tables: dict[str, Section] = {}
+        self._pending: list[Part] = []
+
+    def run(self) -> None:
+        """Take out all changed functions, and what they need.
+
+        Raises:
+            BuildError: Something cannot be patched.
+        """
+        for old, new in self.changes.functions:
+            self._replace(old, new)
+        self._drain()
+
+    def want(self, part: Part) -> Symbol:
+        """Take out *part*, whoever refers to it, and return its symbol."""
+        symbol, _ = self._include(part)
+        self._drain()
+        return symbol
+
+    def _drain(self) -> None:
+        while self._pending:
+            self._fill(self._pending.pop(0))
+
+    def _replace(self, old: Part, new: Part) -> None:
+        if not old.traced:
+            raise BuildError(
+                f"{new.name}() cannot be traced, so that it cannot be replaced: it is notrace, noinstr or part of "
+                "the tracer itself", kind="untraceable", symbol=new.name, file=self.source,
+                remedy="change its callers instead")
+        self._check_weak(old)
+        address = self.match.require(old.name)
+        found = self.symbols.at(self.owner, self.owner, old.name, address)
+        assert found is not None  # require() has seen the name there
+        symbol, _ = self._include(new)
+        entry = Symbol(f"__klp_{len(self.into.replaced)}", symbol.value, new.size, STB_GLOBAL, STT_FUNC,
+                       section=symbol.section)
+        self.into.object.symbols.append(entry)
+        self.into.replaced.append(Replaced(self.owner, found.name, found.sympos, entry.name, self.source,
+                                           self.changes.first[new.name]))
+
+    def _check_weak(self, old: Part) -> None:
+        if old.name not in self.match.matched and any(symbol.bind == 2 for symbol in old.symbols):
+            raise BuildError(
+                f"{old.name}() of {self.source} is weak, and another one runs in this kernel", kind="weak",
+                symbol=old.name, file=self.source, remedy="change the one that runs")
+
+    # ---- parts ----
+
+    def _include(self, part: Part) -> tuple[Symbol, int]:
+        """Give *part* a place in the module; return its symbol and the offset of *part* from it."""
+        if id(part) in self._made:
+            return self._made[id(part)]
+        if part.in_init:
+            raise BuildError(
+                f"the changed code refers to {part.name}, which is gone after init", kind="init", symbol=part.name,
+                file=self.source, remedy="use nothing that is marked __init or __initdata")
+        section = self._section(part)
+        data = bytes(part.section.data[part.start - part.lead:part.start]) + part.data
+        start = -(-section.size // part.align) * part.align
+        if section.type != SHT_NOBITS:
+            section.data += bytes(start - section.size) + data
+        section.size = start + len(data)
+        section.align = max(section.align, part.align)
+        kind = STT_FUNC if part.is_func else STT_OBJECT
+        symbol = Symbol(part.name if part.symbols else f".L{section.name}.{start:x}", start + part.lead, part.size,
+                        STB_LOCAL, kind, section=section)
+        if part.symbols:
+            self.into.object.symbols.append(symbol)
+            made = symbol, 0
+        else:
+            made = self._section_symbol(section), start
+        self._made[id(part)] = made
+        self._pending.append(part)
+        if part.is_func and not part.is_cold and id(part) not in self._changed:
+            self.into.added.append(part.name)
+        return made
+
+    def _section_symbol(self, section: Section) -> Symbol:
+        for symbol in self.into.object.symbols:
+            if symbol.section is section and symbol.is_section:
+                return symbol
+        symbol = Symbol("", type=3, section=section)
+        self.into.object.symbols.append(symbol)
+        return symbol
+
+    def _section(self, part: Part) -> Section:
+        """Return where *part* goes: functions by themselves, what has no name together."""
+        old = part.section
+        if part.is_string:
+            return self._table(".rodata.str", SHF_ALLOC, shared=True)
+        if old.name in tables.UNNAMED_CODE or old.name == tables.DYNAMIC_DEBUG or old.name.startswith(".data.."):
+            return self._table(old.name, old.flags, shared=True)
+        name = old.name
+        if part.is_func and not name.startswith(".text"):
+            name = f".text.{part.name}"
+        section = Section(name, old.type, old.flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR), align=old.align)
+        self.into.object.sections.append(section)
+        return section
+
+    def _table(self, name: str, flags: int, *, shared: bool = False) -> Section:
+        found = self.into.object.section(name) if shared else self._tables.get(name)
+        if found is None:
+            found = Section(name, SHT_PROGBITS, flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR))
+            self._tables[name] = found
+            self.into.object.sections.append(found)
+        return found
+
+    def _fill(self, part: Part) -> None:
+        """Write the relocations of a part that has its place, and take its table entries along."""
+        symbol, at = self._made[id(part)]
+        assert symbol.section is not None
+        start = symbol.value + at
+        if not part.is_string:
+            for ref in part.refs:
+                self._relocate(symbol.section, start + ref.offset, ref, part)
+            symbol.section.relocs.sort(key=lambda reloc: reloc.offset)
+        for entry in part.entries:
+            self._add_entry(part, entry, symbol.section, start)
+
+    # ---- references ----
+
+    def _relocate(self, section: Section, offset: int, ref: Ref, user: Part) -> None:
+        symbol, at = self._target(ref, user)
+        section.relocs.append(Reloc(offset, ref.type, symbol, at + ref.at - ref.bias))
+
+    def _target(self, ref: Ref, user: Part) -> tuple[Symbol, int]:
+        """Return the symbol that *ref* leads to, and where the part meant is from it."""
+        part = ref.part
+        if part is None:
+            return self._external(ref.external, user), 0
+        old = self.changes.original(part)
+        if part.is_func and old is not None and not part.is_cold:
+            if id(part) in self._changed and (ref.branch or ref.at):
+                # a call, or a label inside the function
+                return self._include(part)
+            return self._original(old, user), 0
+        if old is None or part.is_fresh or part.is_cold:
+            # what is new, and what each copy of the code has for itself
+            return self._include(part)
+        return self._original(old, user), 0
+
+    def _original(self, part: Part, user: Part) -> Symbol:
+        """Return the symbol for what the running kernel has already."""
+        if part.in_init:
+            raise BuildError(
+                f"{user.name}() refers to {part.name}, which is gone after init", kind="init", symbol=part.name,
+                file=self.source, remedy="use nothing that is marked __init or __initdata")
+        for symbol in part.symbols:
+            if symbol.bind and self.owner == VMLINUX and self.symbols.ordinary(symbol.name):
+                return self.into.undefined(symbol.name)
+        for symbol in part.symbols:
+            address = self.match.address(symbol.name)
+            if address is None and symbol.bind:
+                return self.into.undefined(self.symbols.find(self.owner, symbol.name, self.source).placeholder)
+            if address is not None:
+                self._check_same(symbol)
+                found = self.symbols.at(self.owner, self.owner, symbol.name, address)
+                if found is not None:
+                    return self.into.undefined(found.placeholder)
+        return self._by_name(part, user)
+
+    def _check_same(self, symbol: Symbol) -> None:
+        """Make sure that a name means the same in the object for run-pre matching and in the one compared."""
+        pre = self.match.defined(symbol.name)
+        if pre is not None and pre.size != symbol.size and not symbol.type == STT_FUNC:
+            raise BuildError(
+                f"{symbol.name} of {self.source} is not the same variable in two compilations", kind="ambiguous",
+                symbol=symbol.name, file=self.source)
+
+    def _by_name(self, part: Part, user: Part) -> Symbol:
+        """Fall back on a name that only one symbol of the object has."""
+        image = self.symbols.image(self.owner)
+        places = image.symbols.addresses(part.name)
+        if len(places) == 1:
+            found = Livepatch(self.owner, self.owner, part.name, 0)
+            return self.into.undefined(found.placeholder)
+        if not part.section.writable and not part.is_func and not places:
+            return self._include(part)[0]
+        raise BuildError(
+            f"{user.name}() refers to {part.name}, and nothing tells where that is in {self.owner}: it has "
+            f"{len(places) or 'no'} symbols of that name, and no unchanged function refers to it",
+            kind="ambiguous" if places else "unresolved", symbol=part.name, file=self.source)
+
+    def _external(self, name: str, user: Part) -> Symbol:
+        """Return the symbol for what another source defines."""
+        if self.symbols.ordinary(name):
+            return self.into.undefined(name)
+        if self.owner == VMLINUX or name in self.match.image.imports.values() or name not in self.symbols.exports:
+            address = self.match.imports.get(name)
+            if address is not None and address not in self.match.image.imports:
+                found = self.symbols.at(self.owner, self.owner, name, address)
+                if found is not None:
+                    return self.into.undefined(found.placeholder)
+        return self.into.undefined(self.symbols.find(self.owner, name, self.source).placeholder)
+
+    # ---- tables ----
+
+    def _add_entry(self, part: Part, entry: Entry, code: Section, start: int) -> None:
+        if entry.table == tables.JUMPS and not self._jump_label(part, entry, code, start):
+            return
+        flags = SHF_ALLOC if not entry.table.startswith(".discard") else 0
+        if entry.table in (tables.BUGS, tables.JUMPS):
+            flags |= SHF_WRITE
+        table = self._table(entry.table, flags, shared=True)
+        table.align = max(table.align, 8 if entry.table in (tables.JUMPS, ".parainstructions", tables.TRACED) else 1)
+        at = table.size
+        table.data += entry.data
+        table.size = len(table.data)
+        for ref in entry.refs:
+            if ref.part is part:
+                # the code that it is about is the new one, whatever the reference looks like
+                symbol, where = self._made[id(part)]
+                table.relocs.append(Reloc(at + ref.offset, ref.type, symbol, where + ref.at - ref.bias))
+            else:
+                self._relocate(table, at + ref.offset, ref, part)
+
+    def _jump_label(self, part: Part, entry: Entry, code: Section, start: int) -> bool:
+        """Tell whether a jump label can be kept: its key must be there when the patch loads.
+
+        A key that a module has is not. Tracepoints of modules stay off in the new code, whose jump becomes a nop.
+        """
+        where, _, key = entry.refs
+        if key.part is not None and self.changes.original(key.part) is None or self.owner == VMLINUX:
+            return True
+        if key.part is None and (self.symbols.ordinary(key.external) or self._owner_of(key.external) == VMLINUX):
+            return True
+        name = key.part.name if key.part is not None else key.external
+        if not name.startswith("__tracepoint_"):
+            raise BuildError(
+                f"{part.name}() uses the static key {name} of the module {self.owner}, which is not there yet when "
+                "the patch loads", kind="static-key", symbol=name, file=self.source,
+                remedy="in the diff, ask static_key_enabled() instead of static_branch_*()")
+        at = start + where.at
+        size = insn.jump_size(code.data, at)
+        if key.at & _KEY_BITS and code.data[at] in (0xEB, 0xE9):
+            code.data[at:at + size] = insn.NOP2 if size == 2 else insn.NOP5
+            code.relocs = [reloc for reloc in code.relocs if not at <= reloc.offset < at + size]
+        self.into.notes.append(f"{part.name}(): the tracepoint {name.removeprefix('__tracepoint_')} of the module "
+                               f"{self.owner} stays silent in the new code")
+        return False
+
+    def _owner_of(self, name: str) -> str:
+        return self.symbols.find(self.owner, name, self.source).owner
+

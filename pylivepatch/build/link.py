@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Make a patch module of what was extracted: a module like any other to kbuild, and livepatch relocations at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pylivepatch.build import tables
+from pylivepatch.build.elf import (
+    SHN_LIVEPATCH,
+    SHT_PROGBITS,
+    STB_GLOBAL,
+    WIDTH,
+    Object,
+    Reloc,
+    Section,
+    Symbol,
+)
+from pylivepatch.build.extract import Extract
+from pylivepatch.build.image import VMLINUX
+from pylivepatch.build.symbols import Livepatch, Symbols
+from pylivepatch.build.target import Target
+from pylivepatch.errors import BuildError
+
+_DIFF = ".klpctl.diff"
+_LONGEST = 55
+"""Characters of a module's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the module says about itself.
+
+    Attributes:
+        name: Its name, which is the patch's.
+        description: What it is for.
+        cves: What it fixes.
+        replace: Whether it replaces all patches before it.
+        foreign: Whether it enables itself when it is loaded, without klpctl.
+        diff: The source diff.
+    """
+
+    name: str
+    description: str
+    cves: tuple[str, ...]
+    replace: bool
+    foreign: bool
+    diff: str
+
+
+def module_name(text: str) -> str:
+    """Return a module's name made of *text*, a file's name.
+
+    Raises:
+        BuildError: Nothing of it can be in a module's name.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:_LONGEST]
+    if not name:
+        raise BuildError(f"no module can be called {text!r}", kind="name", remedy="name the output: -o fix.ko")
+    return name
+
+
+def glue(extract: Extract, about: About) -> str:
+    """Return the C source that declares the patch."""
+    objects: dict[str, list[str]] = defaultdict(list)
+    for item in extract.replaced:
+        sympos = f", .old_sympos = {item.sympos}" if item.sympos else ""
+        objects[item.object].append(
+            f"\t{{ .old_name = {_c(item.name)}, .new_func = {item.symbol}{sympos} }},\n")
+    out = ["// SPDX-License-Identifier: GPL-2.0-only\n",
+           "#include <linux/livepatch.h>\n#include <linux/module.h>\n",
+           "" if about.foreign else "#include <klpctl/klpctl.h>\n",
+           "\n", *(f"extern char {item.symbol}[];\n" for item in extract.replaced), "\n"]
+    rows = []
+    for number, (name, funcs) in enumerate(sorted(objects.items())):
+        out += [f"static struct klp_func funcs_{number}[] = {{\n", *funcs, "\t{ }\n};\n\n"]
+        where = "" if name == VMLINUX else f".name = {_c(name)}, "
+        rows.append(f"\t{{ {where}.funcs = funcs_{number} }},\n")
+    out += ["static struct klp_object objs[] = {\n", *rows, "\t{ }\n};\n\n",
+            f"static {'' if about.foreign else 'const '}struct klp_patch patch = {{\n"
+            "\t.mod = THIS_MODULE,\n\t.objs = objs,\n",
+            "\t.replace = true,\n" if about.replace else "", "};\n\n"]
+    if about.foreign:
+        out += ["static int __init patch_init(void)\n{\n\treturn klp_enable_patch(&patch);\n}\n\n"
+                "static void __exit patch_exit(void)\n{\n}\n\n"
+                "module_init(patch_init);\nmodule_exit(patch_exit);\nMODULE_INFO(livepatch, \"Y\");\n"]
+    else:
+        out.append("module_klpctl_patch(patch);\n")
+    out.append('MODULE_LICENSE("GPL");\n')
+    if about.description:
+        out.append(f"MODULE_DESCRIPTION({_c(about.description)});\n")
+    if about.cves:
+        out.append(f"MODULE_INFO(cve, {_c(' '.join(about.cves))});\n")
+    return "".join(out)
+
+
+def _c(text: str) -> str:
+    """Return *text* as a string of C."""
+    return json.dumps(text, ensure_ascii=True)
+
+
+def link(
+    extract: Extract, about: About, target: Target, work: Path, output: Path, *,
+    objtool: Sequence[str] | None, klpctl: Path | None, symbols: Symbols,
+) -> None:
+    """Link the module, turn what only the livepatch core can resolve into livepatch relocations, and write it.
+
+    Args:
+        extract: What was taken out of the objects.
+        about: What the module says about itself.
+        target: What it is for.
+        work: An empty directory.
+        output: The file to write.
+        objtool: The command that has to see the extracted object, where kbuild shows it single objects (before 6.2,
+            or without IBT); None where it shows it the whole module.
+        klpctl: Directory of klpctl's sources, built: its header and Module.symvers; not needed for a foreign module.
+        symbols: The symbols of the kernel.
+
+    Raises:
+        BuildError: The module cannot be linked, or would not be resolved.
+    """
+    part = work / "extracted.o"
+    extract.object.write(part)
+    if objtool is not None:
+        _run([*objtool, str(part)], work, "objtool")
+    part.rename(work / "extracted.o_shipped")
+    (work / ".extracted.o.cmd").write_text("")  # modpost looks there for sources
+    (work / f"{about.name}_patch.c").write_text(glue(extract, about))
+    (work / "Kbuild").write_text(
+        f"obj-m := {about.name}.o\n{about.name}-y := {about.name}_patch.o extracted.o\n")
+    flags = ["-g0", f"-ffile-prefix-map={work}=."]
+    argv = ["make", "-s", "-C", str(target.headers), f"M={work}", "KBUILD_MODPOST_WARN=1",
+            "CONFIG_DEBUG_INFO_BTF_MODULES=", f"CC={target.compiler}"]
+    if klpctl is not None and not about.foreign:
+        flags.append(f"-I{klpctl / 'include'}")
+        argv.append(f"KBUILD_EXTRA_SYMBOLS={klpctl / 'Module.symvers'}")
+    said = _run([*argv, f"KCFLAGS={' '.join(flags)}", "modules"], work, "kbuild")
+    made = work / f"{about.name}.ko"
+    if not made.exists():
+        raise BuildError(f"kbuild made no module of the patch:\n{said}", kind="link")
+    module = Object.open(made)
+    _livepatch(module)
+    _strip(module)
+    module.sections.append(_section(_DIFF, about.diff.encode()))
+    _check(module, symbols, klpctl)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    module.write(output)
+
+
+def _run(argv: Sequence[str], cwd: Path, what: str) -> str:
+    keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
+    done = subprocess.run(argv, cwd=cwd, env={**keep, "LC_ALL": "C"}, capture_output=True, text=True, check=False)
+    said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
+    if done.returncode:
+        raise BuildError(f"{what} failed on the extracted code:\n{said}", kind="link")
+    return said
+
+
+def _section(name: str, data: bytes) -> Section:
+    return Section(name, SHT_PROGBITS, 0, bytearray(data), len(data))
+
+
+def _livepatch(module: Object) -> None:
+    """Move the relocations to placeholders into the sections that the livepatch core applies."""
+    final: dict[str, Symbol] = {}
+    gone: set[int] = set()
+    for section in module.sections:
+        kept: list[Reloc] = []
+        for reloc in section.relocs:
+            meant = Livepatch.of(reloc.symbol.name)
+            if meant is None:
+                kept.append(reloc)
+                continue
+            gone.add(id(reloc.symbol))
+            symbol = final.setdefault(
+                meant.final, Symbol(meant.final, bind=STB_GLOBAL, shndx=SHN_LIVEPATCH))
+            section.livepatch.setdefault(meant.needs, []).append(Reloc(reloc.offset, reloc.type, symbol, reloc.addend))
+            if meant.needs != VMLINUX and (tables.is_table(section.name) or section.name == tables.REPLACEMENTS):
+                raise BuildError(
+                    f"{section.name} of the patch refers to {meant.name} of the module {meant.owner}, which is not "
+                    "there yet when the kernel reads it", kind="static-key", symbol=meant.name)
+        section.relocs = kept
+    module.symbols = [symbol for symbol in module.symbols
+                      if id(symbol) not in gone and Livepatch.of(symbol.name) is None]
+    module.symbols += final.values()
+
+
+def _strip(module: Object) -> None:
+    """Leave out what is of no use at run time, and would differ from one build to the next."""
+    dropped = {id(section) for section in module.sections
+               if section.name.startswith((".debug", ".comment", ".BTF", ".note.GNU-stack", ".llvm"))}
+    module.sections = [section for section in module.sections if id(section) not in dropped]
+    module.symbols = [symbol for symbol in module.symbols if symbol.section is None or id(symbol.section) not in dropped]
+
+
+def _check(module: Object, symbols: Symbols, klpctl: Path | None) -> None:
+    """Make sure that everything will be resolved, exactly once, and that nothing is written beside its section."""
+    provided = set(re.findall(r"^\S+\t(\S+)", (klpctl / "Module.symvers").read_text(), re.MULTILINE)) if klpctl else set()
+    for symbol in module.symbols:
+        if symbol.shndx == SHN_LIVEPATCH:
+            owner, _, rest = symbol.name.removeprefix(".klp.sym.").partition(".")
+            name, _, sympos = rest.rpartition(",")
+            count = len(symbols.image(owner).symbols.addresses(name))
+            if not count or (count > 1) != bool(int(sympos)) or int(sympos) > count:
+                raise BuildError(f"{owner} has {count} symbols called {name}, and the patch wants number {sympos}",
+                                 kind="unresolved", symbol=name)
+        elif symbol.undefined and symbol.name and not symbols.ordinary(symbol.name) and symbol.name not in provided:
+            raise BuildError(f"the kernel does not export {symbol.name}, which the patch needs", kind="unresolved",
+                             symbol=symbol.name)
+    for section in module.sections:
+        for reloc in [*section.relocs, *(reloc for relocs in section.livepatch.values() for reloc in relocs)]:
+            width = WIDTH.get(reloc.type)
+            if width is None or reloc.offset + width > section.size:
+                raise BuildError(f"{section.name} of the patch has a relocation that cannot be (type {reloc.type} at "
+                                 f"{reloc.offset:#x})", kind="link")

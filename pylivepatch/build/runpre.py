@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""Run-pre matching: prove that what was compiled is what runs, and learn where everything is.
+
+Ksplice's idea. The object that the kernel's own build makes of a source ("pre") is compared with the image that
+runs ("run"): every byte of a function has to be equal, except those that a linker writes. What the linker wrote
+tells in turn where the symbols are that the function refers to, including those whose name is not unique.
+
+The functions of one source stand in the image as they stand in the object, one after the other, because the linker
+moves whole sections. So one address is looked for, the beginning of a section, at which all of its functions match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pylivepatch.build import insn
+from pylivepatch.build.elf import STB_WEAK, WIDTH, Object, Reloc, Section, Symbol
+from pylivepatch.build.image import Image, field_value
+from pylivepatch.errors import BuildError, MismatchError
+
+_CAUSE = (
+    "is the source of exactly this kernel's package, its config and its compiler in use? "
+    "--source, --config, --image and the compiler of CONFIG_CC_VERSION_TEXT name them"
+)
+
+
+@dataclass(slots=True)
+class Match:
+    """Where the parts of an object are in the image.
+
+    Attributes:
+        source: The source file.
+        image: What it was compared with.
+        pre: The object as the kernel's own build makes it.
+        bases: Address of each of its sections that was found, by the section's name.
+        matched: Names of the functions that are byte for byte what runs.
+        imports: Addresses of the symbols that it takes from elsewhere.
+        differing: For each function that differs, the offset of the first byte.
+        conflicts: For each function whose references lead elsewhere than the others', what was found.
+        globals: Addresses of its own global symbols, where the image refers to them: a weak one may be another's.
+    """
+
+    source: str
+    image: Image
+    pre: Object
+    bases: dict[str, int] = field(default_factory=dict)
+    matched: set[str] = field(default_factory=set)
+    imports: dict[str, int] = field(default_factory=dict)
+    differing: dict[str, int] = field(default_factory=dict)
+    conflicts: dict[str, str] = field(default_factory=dict)
+    globals: dict[str, int] = field(default_factory=dict)
+
+    def address(self, name: str) -> int | None:
+        """Return where the object's symbol *name* is in the image, defined or imported; None when not known."""
+        if name in self.globals:
+            return self.globals[name]
+        for symbol in self.pre.symbols:
+            if symbol.name == name and symbol.section is not None:
+                base = self.bases.get(symbol.section.name)
+                if base is not None:
+                    return base + symbol.value
+        return self.imports.get(name)
+
+    def defined(self, name: str) -> Symbol | None:
+        """Return the object's own symbol *name*."""
+        return next((symbol for symbol in self.pre.symbols
+                     if symbol.name == name and symbol.section is not None), None)
+
+    def require(self, name: str) -> int:
+        """Return the address of the function *name*, which must be proved to be what runs.
+
+        Raises:
+            MismatchError: It is not, with the first differing instruction of both.
+        """
+        symbol = self.defined(name)
+        if symbol is None or symbol.section is None:
+            raise MismatchError(f"{self.source} as compiled for this kernel has no function {name}",
+                                kind="mismatch", symbol=name, file=self.source, remedy=_CAUSE)
+        base = self.bases.get(symbol.section.name)
+        if name in self.conflicts:
+            raise MismatchError(f"{name}() of {self.source} is not what runs: {self.conflicts[name]}",
+                                kind="mismatch", symbol=name, file=self.source, remedy=_CAUSE)
+        if base is not None and name in self.matched:
+            return base + symbol.value
+        raise self._mismatch(symbol, base)
+
+    def _mismatch(self, symbol: Symbol, base: int | None) -> BuildError:
+        places = [base + symbol.value] if base is not None else self.image.symbols.addresses(symbol.name)
+        if not places:
+            return MismatchError(
+                f"{self.image.name} has no function {symbol.name}, which {self.source} compiles to",
+                kind="mismatch", symbol=symbol.name, file=self.source, remedy=_CAUSE)
+        assert symbol.section is not None
+        masked = _Masked(self.pre, symbol.section)
+        pre = bytes(symbol.section.data[symbol.value:symbol.value + symbol.size])
+        offset, place = max((masked.differs(symbol, self.image, place), place) for place in places)
+        starts = [start for start in insn.boundaries(pre) if start <= offset]
+        start = starts[-1] if starts else max(offset, 0)
+        run = self.image.read(place + start, 16)
+        ours, theirs = (insn.disassemble(code, 0, 1) for code in (pre[start:start + 16], run))
+        return MismatchError(
+            f"{symbol.name}() of {self.source} is not what runs: at +{start:#x} of {symbol.size:#x} bytes "
+            f"`{(ours or ['?'])[0]}` was compiled, and {self.image.name} has `{(theirs or ['?'])[0]}`",
+            kind="mismatch", symbol=symbol.name, file=self.source, remedy=_CAUSE)
+
+
+class _Masked:
+    """A section of the object with the bytes that the linker or objtool writes left out."""
+
+    def __init__(self, pre: Object, section: Section) -> None:
+        self.data = section.data
+        self.holes: list[tuple[int, int]] = [
+            (reloc.offset, WIDTH.get(reloc.type, 4)) for reloc in section.relocs]
+        table = pre.section("__jump_table")
+        for reloc in table.relocs[::3] if table else []:
+            # objtool makes a nop of the jump at some labels, in vmlinux.o only from 6.2 on with IBT
+            if reloc.symbol.section is section:
+                at = reloc.symbol.value + reloc.addend
+                self.holes.append((at, insn.jump_size(section.data, at)))
+        self.holes.sort()
+
+    def differs(self, symbol: Symbol, image: Image, place: int) -> int:
+        """Return the offset in *symbol* of the first byte that differs from the image at *place*; its size if none."""
+        pre = bytearray(self.data[symbol.value:symbol.value + symbol.size])
+        run = bytearray(image.read(place, symbol.size))
+        if len(run) < len(pre):
+            return 0
+        for at, size in self.holes:
+            start, end = max(at - symbol.value, 0), min(at + size - symbol.value, symbol.size)
+            if start < end:
+                pre[start:end] = run[start:end] = bytes(end - start)
+        if pre == run:
+            return symbol.size
+        return next(offset for offset, (a, b) in enumerate(zip(pre, run, strict=True)) if a != b)
+
+
+def match(source: str, pre: Object, image: Image) -> Match:
+    """Find the sections of *pre* in *image*, and compare their functions.
+
+    Raises:
+        MismatchError: Not one function of it is there.
+    """
+    found = Match(source, image, pre)
+    functions: dict[int, list[Symbol]] = {}
+    for symbol in pre.symbols:
+        if symbol.section is not None and symbol.section.executable and symbol.size and symbol.is_func:
+            functions.setdefault(id(symbol.section), []).append(symbol)
+    for section in pre.sections:
+        if id(section) in functions:
+            _place(found, section, functions[id(section)])
+    if not found.matched:
+        first = next((symbols[0] for symbols in functions.values()), None)
+        if first is None:
+            raise BuildError(f"{source} has no functions", kind="nothing", file=source)
+        found.require(first.name)
+    _infer(found)
+    return found
+
+
+def _place(found: Match, section: Section, functions: list[Symbol]) -> None:
+    """Find the address of *section* at which the most of its functions match: that is all, but for weak ones."""
+    masked = _Masked(found.pre, section)
+    votes: Counter[int] = Counter()
+    results: dict[tuple[int, int], int] = {}
+    for symbol in functions:
+        for address in set(found.image.symbols.addresses(symbol.name)):
+            differs = results[id(symbol), address] = masked.differs(symbol, found.image, address)
+            if differs == symbol.size:
+                votes[address - symbol.value] += 1
+    if not votes:
+        for symbol in functions:
+            found.differing[symbol.name] = max(
+                (results[id(symbol), address] for address in found.image.symbols.addresses(symbol.name)), default=0)
+        return
+    (base, most), *others = votes.most_common(2)
+    if others and others[0][1] == most:
+        bases = [place for place, count in votes.items() if count == most]
+        base = _consistent(found, section, functions, bases)
+    found.bases[section.name] = base
+    for symbol in functions:
+        differs = masked.differs(symbol, found.image, base + symbol.value)
+        if differs == symbol.size and symbol.name in found.image.names(base + symbol.value):
+            found.matched.add(symbol.name)
+        else:
+            found.differing[symbol.name] = min(differs, symbol.size - 1)
+
+
+def _consistent(found: Match, section: Section, functions: list[Symbol], bases: list[int]) -> int:
+    """Choose among places that match equally well the one whose references lead to the names they should."""
+    best: list[tuple[int, int]] = []
+    for base in bases:
+        good = 0
+        for reloc in section.relocs:
+            if reloc.symbol.undefined and reloc.type in WIDTH:
+                value = _value(found.image, reloc, base)
+                good += value is not None and reloc.symbol.name in found.image.names(value)
+            elif reloc.symbol.section is not None and reloc.symbol.name and not reloc.symbol.is_section:
+                value = _value(found.image, reloc, base)
+                good += value is not None and reloc.symbol.name in found.image.names(value)
+        best.append((good, base))
+    best.sort(reverse=True)
+    if len(best) > 1 and best[0][0] == best[1][0]:
+        names = ", ".join(symbol.name for symbol in functions[:3])
+        raise BuildError(
+            f"{found.image.name} has the code of {found.source} ({names}) more than once, and nothing tells which is its",
+            kind="ambiguous", symbol=functions[0].name, file=found.source)
+    return best[0][1]
+
+
+def _value(image: Image, reloc: Reloc, base: int) -> int | None:
+    """Return the address of the symbol of *reloc* according to the image; None where there is nothing."""
+    at = base + reloc.offset
+    data = image.read(at, WIDTH[reloc.type])
+    if len(data) < WIDTH[reloc.type]:
+        return None
+    return (field_value(data, 0, reloc.type, at) - reloc.addend) & ((1 << 64) - 1)
+
+
+def _infer(found: Match) -> None:
+    """Learn from what the linker wrote where the other sections and the imported symbols are.
+
+    A section found this way is looked at in turn: data refer to other data.
+    """
+    pending = [section for section in found.pre.sections if section.name in found.bases]
+    matched = {(id(symbol.section), symbol.value, symbol.value + symbol.size): symbol.name
+               for symbol in found.pre.symbols if symbol.name in found.matched and symbol.section is not None}
+    while pending:
+        section = pending.pop()
+        spans = sorted((start, end, name) for (owner, start, end), name in matched.items() if owner == id(section))
+        for reloc in section.relocs:
+            function = ""
+            if section.executable:
+                function = next((name for start, end, name in spans if start <= reloc.offset < end), "")
+                if not function:
+                    continue
+            if reloc.type not in WIDTH:
+                continue
+            value = _value(found.image, reloc, found.bases[section.name])
+            if value is None:
+                continue
+            target = reloc.symbol.section
+            if target is None:
+                _import(found, reloc.symbol.name, value, function)
+            elif target.allocated and not target.merged:
+                if reloc.symbol.bind and reloc.symbol.name in found.image.names(value):
+                    # a weak one that another source overrides leads elsewhere
+                    found.globals.setdefault(reloc.symbol.name, value)
+                    if reloc.symbol.bind == STB_WEAK:
+                        continue
+                base = value - reloc.symbol.value
+                if target.name not in found.bases:
+                    found.bases[target.name] = base
+                    pending.append(target)
+                elif found.bases[target.name] != base and function:
+                    found.conflicts.setdefault(
+                        function, f"it refers to {reloc.symbol.name or target.name} at another place than the others do")
+
+
+def _import(found: Match, name: str, value: int, function: str) -> None:
+    known = found.image.symbols.addresses(name)
+    if function and (known or found.image.imports) and name not in found.image.names(value):
+        if known or name in found.image.imports.values():
+            there = ", ".join(found.image.names(value)) or f"{value:#x}"
+            found.conflicts.setdefault(function, f"it refers to {there} where {name} was compiled")
+        return
+    found.imports.setdefault(name, value)
+
+
+def suffix_free(name: str) -> str:
+    """Return *name* without the numbers that the compiler gives to what has no name of its own."""
+    return re.sub(r"\.\d+(?=\.|\Z)", "", name)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The tables that the compiler and the kernel's macros fill beside the code, and what becomes of each.
+
+Entries of the tables in `SIZES` go where their function goes. objtool makes its own anew when the patch module is
+linked. Everything else that is neither code nor data of the C language registers something when the kernel boots
+or a module loads: a patch cannot do that afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pylivepatch.build.elf import Section
+
+DYNAMIC_DEBUG = "__dyndbg"
+TRACED = "__mcount_loc"
+JUMPS = "__jump_table"
+BUGS = "__bug_table"
+ALTERNATIVES = ".altinstructions"
+REPLACEMENTS = ".altinstr_replacement"
+DETOURS = ".altinstr_aux"
+
+UNNAMED_CODE = frozenset({REPLACEMENTS, DETOURS})
+"""Code that no symbol names."""
+
+SIZES = {
+    BUGS: 12,
+    "__ex_table": 12,
+    JUMPS: 16,
+    ".smp_locks": 4,
+    ".parainstructions": 16,
+    TRACED: 8,
+}
+"""Bytes of an entry, where they do not depend on the kernel."""
+
+BUG_LINE = slice(8, 10)
+"""Where an entry of the bug table has its line number."""
+
+_DROPPED = re.compile(
+    r"__patchable_function_entries|\.printk_index|\.discard\.addressable|\.orc_|\.return_sites|\.retpoline_sites"
+    r"|\.call_sites|\.ibt_endbr_seal|\.static_call_sites|\.comment|\.note|\.BTF|\.debug|\.eh_frame|\.llvm"
+    r"|\.discard\.ksym|\.export_symbol|\.gnu\.|\.modinfo|__versions")
+_INIT = re.compile(r"\.(?:init|exit|meminit|devinit|cpuinit)(?:\.|\Z)|\.initcall|\.exitcall|\.con_initcall")
+_DATA = re.compile(r"\.(?:data|bss|rodata|ref\.data|ref\.rodata|lbss|ldata|tbss|kstrtab)(?:[.\d_]|\Z)"
+                   r"|\.text|\.(?:sched|kprobes|softirqentry|irqentry|cpuidle|noinstr|spinlock|entry|ref)\.text"
+                   r"|\.(?:meminit|text\.)|__dyndbg|\.altinstr_")
+_EXPORT = re.compile(r"_+ksymtab|_*kcrctab|_*kstrtab|__export_symbol|\.export_symbol")
+
+
+def dropped(name: str) -> bool:
+    """Tell whether a section is of no use in a patch, or is made anew when the module is linked."""
+    return bool(_DROPPED.match(name))
+
+
+def is_table(name: str) -> bool:
+    """Tell whether a section's entries go where the function goes that they are about."""
+    return name in SIZES or name == ALTERNATIVES or (name.startswith(".discard") and not dropped(name))
+
+
+def is_init(name: str) -> bool:
+    """Tell whether a section is gone after init, or never there."""
+    return bool(_INIT.match(name))
+
+
+def is_export(name: str) -> bool:
+    """Tell whether a section exports symbols to modules."""
+    return bool(_EXPORT.match(name))
+
+
+def registers(name: str) -> bool:
+    """Tell whether what stands in a section is found by the kernel through the section itself."""
+    return not (is_table(name) or dropped(name) or is_init(name) or is_export(name) or _DATA.match(name))
+
+
+def entries(section: Section) -> Iterator[tuple[int, int]]:
+    """Yield where the entries of a table begin, and their sizes."""
+    if section.name == ALTERNATIVES:
+        # two references each: 12 bytes up to 6.2, 14 since
+        starts = [reloc.offset for reloc in section.relocs[::2]]
+        size = starts[1] - starts[0] if len(starts) > 1 else section.size
+    elif section.name in SIZES:
+        size = SIZES[section.name]
+        starts = list(range(0, section.size, size))
+    else:
+        size = section.size // max(len(section.relocs), 1)
+        starts = [reloc.offset for reloc in section.relocs]
+    for start in starts:
+        yield start, min(size, section.size - start)
