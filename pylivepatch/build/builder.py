@@ -121,8 +121,6 @@ class _Job:
                 compiled = [self._compare(unit, pre, orig, patched, symbols)
                             for unit, (pre, orig, patched) in zip(touched, objects, strict=True)]
                 compiled = [item for item in compiled if item is not None]
-            with self._step("types", "comparing types"):
-                layout.check(compiler, [item.unit for item in compiled], tree, shadow, work)
             with self._step("extract", "taking out what changed"):
                 extract = Extract()
                 for item in compiled:
@@ -134,7 +132,7 @@ class _Job:
                 with self._step("link", f"linking {self.about.name}"):
                     (work / "module").mkdir()
                     link(extract, self.about, self.target, work / "module", output, symbols=symbols,
-                         objtool=compiler.objtool(compiled[0].unit), klpctl=self._klpctl())
+                         objtool=compiler.objtool(compiled[0].unit), klpctl=None if self.about.foreign else self.target.klpctl())
             return self._result(compiled, extract, symbols, output, explain=explain)
 
     def _units(self, known: Units) -> list[Unit]:
@@ -166,7 +164,7 @@ class _Job:
     def _compile(
         self, compiler: Compiler, touched: list[Unit], tree: Tree, shadow: Path, work: Path,
     ) -> list[tuple[Object, Object, Object]]:
-        pre = compiler.as_built_all(touched)
+        pre = compiler.as_built(touched)
 
         def one(job: tuple[Unit, Path, str]) -> Path:
             unit, root, kind = job
@@ -183,6 +181,7 @@ class _Job:
     def _compare(
         self, unit: Unit, pre: Object, before: Object, after: Object, symbols: Symbols,
     ) -> _Compiled | None:
+        layout.check(unit.source, before, after)
         orig, patched = Parts(before), Parts(after)
         changes = compare(unit.source, orig, patched)
         if not changes.functions:
@@ -198,11 +197,6 @@ class _Job:
                 return Image.module(name, path)
         raise MismatchError(f"{self.target.modules} has no module {name}", kind="mismatch",
                             remedy="name the directory of the modules of this kernel")
-
-    def _klpctl(self) -> Path | None:
-        if self.about.foreign:
-            return None
-        return klpctl(self.target)
 
     def _result(
         self, compiled: list[_Compiled], extract: Extract, symbols: Symbols, output: Path | None, *, explain: bool,
@@ -230,7 +224,3 @@ def _words(old: bytes, new: bytes, at: int) -> tuple[str, str]:
     before, after = (insn.disassemble(code[start:start + 16], 0, 1) for code in (old, new))
     return (before or [""])[0], (after or [""])[0]
 
-
-def klpctl(target: Target) -> Path:
-    """Return klpctl's sources, built for *target*: its header, and what it exports."""
-    raise NotImplementedError

@@ -39,7 +39,8 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 @lab.command("run")
-@click.option("--kernel", "series", required=True, metavar="SERIES", help="Newest stock kernel of it, e.g. 6.1.")
+@click.option("--kernel", required=True, metavar="SERIES|RELEASE",
+              help="Newest stock kernel of a series, e.g. 6.1, or a certain one, e.g. 6.1.0-54-amd64.")
 @click.option("--flavour", type=click.Choice(stock.FLAVOURS), default="standard", show_default=True)
 @click.option("--cpus", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--memory", metavar="SIZE", default="1G", show_default=True)
@@ -61,7 +62,7 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
               help="Keep COMMAND's output and print one JSON object at the end, with how it all ended.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
-    series: str, flavour: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
+    kernel: str, flavour: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
     variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str, console: Path | None,
     as_json: bool, command: tuple[str, ...],
 ) -> None:
@@ -85,7 +86,7 @@ def run(
     lost: stock.GuestLostError | None = None
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        status = stock.run(command, kernel=series, flavour=flavour, cpus=cpus, memory=memory, shares=shares,
+        status = stock.run(command, kernel=kernel, flavour=flavour, cpus=cpus, memory=memory, shares=shares,
                            modules=modules, timeout=timeout, environment=environment, klpctl=klpctl, kaslr=kaslr,
                            parameters=parameters, console=console, stdout=kept[0], stderr=kept[1],
                            prepared=booted.append)

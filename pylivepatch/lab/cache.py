@@ -97,6 +97,7 @@ def entry(
     *,
     check: Sequence[str],
     notice: str = "",
+    in_place: bool = False,
 ) -> Path:
     """Return the cache entry *kind*/*key*, filling it first when it is absent or broken.
 
@@ -107,9 +108,11 @@ def entry(
         check: Files of the entry, relative, whose sizes are recorded and looked at on each use:
             an entry that lost one, or has a truncated one, is made again.
         notice: Status line printed before a fill.
+        in_place: Fill the entry where it stays, for what has its own path in it.
 
     Returns:
-        The entry's directory. It appears by rename, so it is never seen half-filled.
+        The entry's directory. It appears by rename, or counts only with the marker that is written last, so it is
+        never used half-filled.
     """
     folder = root() / kind
     path = folder / safe(key)
@@ -125,15 +128,19 @@ def entry(
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(f".{path.name}.new-*"):
             shutil.rmtree(stale, ignore_errors=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=folder))
+        if in_place:
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+        fresh = path if in_place else Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=folder))
         try:
             fresh.chmod(0o755)
             fill(fresh)
             sizes = {name: (fresh / name).stat().st_size for name in check}
             (fresh / MARKER).write_text(json.dumps(sizes))
-            if path.exists():
-                shutil.rmtree(path)
-            fresh.rename(path)
+            if fresh != path:
+                if path.exists():
+                    shutil.rmtree(path)
+                fresh.rename(path)
             _prune(folder)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Stock kernels: the newest of a series, resolved from the distribution's packages and cached."""
+"""Stock kernels: the newest of a series, or a certain release, from the distribution's packages and cached."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pylivepatch.lab import apt, bzimage, cache, tools
 from pylivepatch.lab.errors import LabError
 
 FLAVOURS = ("standard", "cloud", "rt")
+
+_RELEASE = re.compile(r"(\d+\.\d+)\.\d+[-+][A-Za-z0-9.+]+?(?:-(cloud|rt))?-amd64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,18 @@ def newest(series: str, flavour: str) -> apt.Package:
     return package
 
 
+def named(release: str) -> apt.Package:
+    """Return the image package of *release*, which need not be the newest of its series.
+
+    Raises:
+        LabError: The package lists do not have it.
+    """
+    fields = apt.show(f"linux-image-{release}")
+    if fields is None:
+        raise LabError(f"no kernel {release} in the package lists: the archive drops old ones")
+    return apt.Package(fields["Package"], fields["Version"])
+
+
 def _fill(package: apt.Package, release: str, into: Path) -> None:
     tree = into / "tree"
     apt.unpack([package], tree, into / "debs")
@@ -126,31 +140,36 @@ def _fill(package: apt.Package, release: str, into: Path) -> None:
     tools.call(["depmod", "-b", into, release], what=f"indexing the modules of {release}")
 
 
-def resolve(series: str, flavour: str = "standard") -> Kernel:
-    """Return the newest stock kernel of *series* and *flavour*, fetched into the cache if need be.
+def resolve(name: str, flavour: str = "standard") -> Kernel:
+    """Return a stock kernel, fetched into the cache if need be.
 
     Nothing is installed on the host. When the package lists cannot tell (offline, no lists), the newest
     one in the cache is used, with a notice.
 
     Args:
-        series: For example "6.1" or "6.12".
-        flavour: One of `FLAVOURS`.
+        name: A series, for example "6.1" or "6.12", for the newest kernel of it; or a whole release, for
+            example "6.1.0-54-amd64", for that one as long as the archive or the cache has it.
+        flavour: One of `FLAVOURS`; that of the release when *name* is one.
 
     Raises:
-        ValueError: *series* or *flavour* is not one.
+        ValueError: *name* is neither, *flavour* is none, or not that of the release.
         LabError: No such kernel, and none in the cache.
         UnsupportedError: The host is not an amd64 machine.
     """
-    if not re.fullmatch(r"\d+\.\d+", series):
-        raise ValueError(f"kernel series {series!r}: expected MAJOR.MINOR, for example 6.1")
     if flavour not in FLAVOURS:
         raise ValueError(f"flavour {flavour!r}: expected one of {', '.join(FLAVOURS)}")
+    whole = _RELEASE.fullmatch(name)
+    if whole is None and not re.fullmatch(r"\d+\.\d+", name):
+        raise ValueError(f"kernel {name!r}: expected MAJOR.MINOR, for example 6.1, or a release that ends in -amd64")
+    if whole and flavour not in ("standard", whole[2] or "standard"):
+        raise ValueError(f"{name} is not of the flavour {flavour!r}")
     if platform.machine() != "x86_64":
         raise UnsupportedError(
             f"the lab boots amd64 kernels only, and this is {platform.machine()}",
             feature="lab", remedy="run it on an amd64 host")
+    series, flavour = (whole[1], whole[2] or "standard") if whole else (name, flavour)
     try:
-        package = newest(series, flavour)
+        package = named(name) if whole else newest(series, flavour)
         release = package.name.removeprefix("linux-image-")
         path = cache.entry(
             "kernels",
@@ -160,7 +179,7 @@ def resolve(series: str, flavour: str = "standard") -> Kernel:
             notice=f"fetching kernel {release} ({package.version})",
         )
     except LabError as error:
-        kept = _newest_cached(series, flavour)
+        kept = _newest_cached(series, flavour, name if whole else None)
         if kept is None:
             raise
         cache.say(f"using the cached kernel {kept.release}: {str(error).splitlines()[0]}")
@@ -168,9 +187,10 @@ def resolve(series: str, flavour: str = "standard") -> Kernel:
     return Kernel(series, flavour, release, package.version, path)
 
 
-def _newest_cached(series: str, flavour: str) -> Kernel | None:
+def _newest_cached(series: str, flavour: str, release: str | None = None) -> Kernel | None:
     infix = "" if flavour == "standard" else f"{flavour}-"
-    pattern = re.compile(rf"({re.escape(series)}[.-][^-]*?(?:-\d+)?-{infix}amd64)_(.+)")
+    any_release = rf"{re.escape(series)}[.-][^-]*?(?:-\d+)?-{infix}amd64"
+    pattern = re.compile(rf"({re.escape(release) if release else any_release})_(.+)")
     found = []
     for path in (cache.root() / "kernels").glob("*"):
         match = pattern.fullmatch(path.name)

@@ -69,13 +69,14 @@ def sources(directory: Path) -> list[Path]:
     )
 
 
-def build(kernel: Kernel, directory: Path, *, using: Sequence[Built] = ()) -> Built:
+def build(kernel: Kernel, directory: Path, *, using: Sequence[Built] = (), tree: Path | None = None) -> Built:
     """Build the modules of *directory* for *kernel*, or return what was built of the same sources before.
 
     Args:
         kernel: What to build for.
         directory: Sources with a Kbuild file or a Makefile; nothing is written there.
         using: What these modules call: its symbols, and its include/ directory if there is one.
+        tree: The headers to build against; those of the kernel's package by default.
 
     Raises:
         LabError: No sources, no compiler, or the build failed, with what it said.
@@ -85,7 +86,7 @@ def build(kernel: Kernel, directory: Path, *, using: Sequence[Built] = ()) -> Bu
         raise LabError(f"{directory} has neither Kbuild nor Makefile: not a directory of module sources")
     files = sources(directory)
     key = cache.digest([kernel.path.name, cache.tree_digest(directory, files), *(str(item.path) for item in using)])
-    tree = headers(kernel)
+    tree = tree or headers(kernel)
 
     def fill(into: Path) -> None:
         work = into / "src"
@@ -122,13 +123,13 @@ def klpctl_source() -> Path | None:
     return None
 
 
-def klpctl(kernel: Kernel) -> Built | None:
+def klpctl(kernel: Kernel, tree: Path | None = None) -> Built | None:
     """Return klpctl built for *kernel*, or None, with a notice, when its sources are not there."""
     place = klpctl_source()
     if place is None:
         cache.say("no klpctl sources beside the package: the guest will have no klpctl")
         return None
-    return build(kernel, place)
+    return build(kernel, place, tree=tree)
 
 
 def build_module(kernel: Kernel, source_dir: Path, out_dir: Path) -> list[Path]:

@@ -112,7 +112,8 @@ def run(
 
     Args:
         command: Program and arguments.
-        kernel: Series, for example "6.1": the newest stock kernel of it is taken.
+        kernel: Series, for example "6.1": the newest stock kernel of it is taken; or a whole release, for
+            example "6.1.0-54-amd64".
         flavour: "standard", "cloud" or "rt".
         cpus: Number of CPUs.
         memory: For example "1G" or "512M".

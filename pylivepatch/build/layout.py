@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Types: a patch must not change how data look that exist already. The compiler describes all types as BTF.
+
+BTF is what Documentation/bpf/btf.rst of the kernel says: a table of types that refer to each other by number.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from pylivepatch.build.elf import Object
+from pylivepatch.errors import BuildError
+
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(9, 20)
+_EXTRA = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
+_EACH = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _PROTO: 8, _DATASEC: 12, _ENUM64: 12}
+_THROUGH = frozenset({_VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
+_WORDS = {_STRUCT: "struct", _UNION: "union", _ENUM: "enum", _ENUM64: "enum", _FWD: "struct"}
+_DEEP = 4
+
+Described = dict[str, str]
+"""What there is in a type, by name: members with type and place, enumerators with their values."""
+
+
+class _Type(NamedTuple):
+    kind: int
+    name: str
+    size: int
+    """Bytes, or the number of the type that it refers to."""
+    flag: bool
+    rows: bytes
+
+
+def check(source: str, orig: Object, patched: Object) -> None:
+    """Compare the types of a source before and after the diff.
+
+    Raises:
+        BuildError: A type that both have is another one.
+    """
+    before, after = _Types(orig).described(), _Types(patched).described()
+    for kind, name in sorted(before.keys() & after.keys()):
+        words = _difference(kind, before[kind, name], after[kind, name])
+        if words:
+            raise BuildError(
+                f"{kind} {name} changes: {words}; what exists of it was made by the code that runs", kind="layout",
+                symbol=name, file=source,
+                remedy="leave it as it is, and keep what is new in a shadow variable")
+
+
+def _difference(kind: str, before: Described, after: Described) -> str:
+    """Say what differs; an enumerator that is added harms nobody."""
+    for name in before | after:
+        if name not in after:
+            return f"{name or 'a member without a name'} goes"
+        if name not in before:
+            if kind != "enum":
+                return f"{name or 'a member without a name'} is new"
+        elif before[name] != after[name]:
+            return f"{name} is {after[name]} instead of {before[name]}"
+    return ""
+
+
+class _Types:
+    """The types of an object."""
+
+    def __init__(self, object_: Object) -> None:
+        section = object_.section(".BTF")
+        self._types: list[_Type] = [_Type(0, "void", 0, False, b"")]
+        if section is None:
+            return
+        data = bytes(section.data)
+        _, _, _, header, start, size, strings, length = struct.unpack_from("<HBBIIIII", data)
+        self._strings = data[header + strings:header + strings + length]
+        at, end = header + start, header + start + size
+        while at < end:
+            name, info, number = struct.unpack_from("<III", data, at)
+            kind = info >> 24 & 31
+            rows = _EXTRA.get(kind, 0) + _EACH.get(kind, 0) * (info & 0xFFFF)
+            self._types.append(_Type(kind, self._text(name), number, bool(info >> 31), data[at + 12:at + 12 + rows]))
+            at += 12 + rows
+
+    def _text(self, offset: int) -> str:
+        return self._strings[offset:self._strings.index(b"\0", offset)].decode(errors="replace")
+
+    def described(self) -> dict[tuple[str, str], Described]:
+        """Describe each type that has a name, of its own or by a typedef."""
+        found: dict[tuple[str, str], Described] = {}
+        for item in self._types:
+            target = item
+            if item.kind == _TYPEDEF and item.size < len(self._types) and not self._types[item.size].name:
+                target = self._types[item.size]
+            if item.name and target.kind in (_STRUCT, _UNION, _ENUM, _ENUM64):
+                found.setdefault((_WORDS[target.kind], item.name), self._members(target, 0))
+        return found
+
+    def _members(self, item: _Type, depth: int) -> Described:
+        if item.kind in (_ENUM, _ENUM64):
+            each = struct.Struct("<II" if item.kind == _ENUM else "<IQ")
+            return {self._text(name): str(value) for name, value in each.iter_unpack(item.rows)}
+        members = {"its size": f"{item.size} bytes"}
+        for name, number, offset in struct.iter_unpack("<III", item.rows):
+            bits, place = (offset >> 24, offset & 0xFFFFFF) if item.flag else (0, offset)
+            width = f":{bits}" if bits else ""
+            text = self._text(name) or f"(at {place})"
+            members[text] = f"{self._describe(number, depth + 1)}{width} at bit {place}"
+        return members
+
+    def _describe(self, number: int, depth: int) -> str:
+        item = self._types[number]
+        while item.kind in _THROUGH or (item.kind == _TYPEDEF and depth > 0):
+            if item.kind == _TYPEDEF and self._types[item.size].kind not in (_STRUCT, _UNION):
+                item = self._types[item.size]
+            elif item.kind == _TYPEDEF:
+                return item.name if self._types[item.size].name == "" else self._describe(item.size, depth)
+            else:
+                item = self._types[item.size]
+        if item.kind == _PTR:
+            return f"pointer to {self._describe(item.size, depth + 1)}" if depth < _DEEP else "pointer"
+        if item.kind == _ARRAY:
+            element, _, count = struct.unpack("<III", item.rows)
+            return f"array of {count} {self._describe(element, depth + 1)}"
+        if item.kind == _PROTO:
+            if depth >= _DEEP:
+                return "function"
+            words = ", ".join(self._describe(row[1], depth + 1) for row in struct.iter_unpack("<II", item.rows))
+            return f"function ({words}) returning {self._describe(item.size, depth + 1)}"
+        if item.kind in _WORDS and not item.name and item.kind != _FWD:
+            return f"{_WORDS[item.kind]} {{{', '.join(f'{k} {v}' for k, v in self._members(item, depth).items())}}}"
+        return f"{_WORDS.get(item.kind, '')} {item.name}".strip() or "void"

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The kernel that a patch is for: its image, config, headers, modules and source, found or given."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from pylivepatch.errors import UnsupportedError
+from pylivepatch.lab import LabError, bzimage, cache
+from pylivepatch.lab import kernel as stock
+from pylivepatch.lab import module as lab_module
+
+
+class Given(TypedDict, total=False):
+    """What replaces what would be found.
+
+    Attributes:
+        source: Directory of the kernel's source, unpacked, of exactly the version that runs.
+        config: The kernel's configuration file.
+        image: The kernel's image: a vmlinuz, or the ELF file from inside it.
+        headers: Build directory for modules of the kernel, with Module.symvers.
+        modules: The directory /lib/modules/RELEASE.
+        compiler: The C compiler.
+    """
+
+    source: Path
+    config: Path
+    image: Path
+    headers: Path
+    modules: Path
+    compiler: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A kernel, with all that a patch for it is built from.
+
+    Attributes:
+        release: What `uname -r` says there.
+        version: Version of the distribution's package; "" when there is none.
+        source: Directory of its source; None for that of the distribution's package.
+        config: Its configuration.
+        image: Its image: the ELF file that is in the vmlinuz.
+        modules: Its modules.
+        headers: Build directory for its modules.
+        compiler: The C compiler to use.
+        kernel: The same kernel for the lab.
+    """
+
+    release: str
+    version: str
+    source: Path | None
+    config: Path
+    image: Path
+    modules: Path
+    headers: Path
+    compiler: str
+    kernel: stock.Kernel
+
+    @property
+    def series(self) -> str:
+        """MAJOR.MINOR of the release."""
+        return ".".join(self.release.split(".")[:2])
+
+    def klpctl(self) -> Path:
+        """Return klpctl's sources, built for this kernel: its header, and Module.symvers.
+
+        Raises:
+            LabError: It cannot be built.
+        """
+        built = lab_module.klpctl(self.kernel, self.headers)
+        if built is None:
+            raise LabError("no klpctl sources beside the package: build a foreign patch, which needs none")
+        return built.path / "src"
+
+
+def for_series(series: str, flavour: str = "standard", **given: Unpack[Given]) -> Target:
+    """Return the newest stock kernel of *series*, from the distribution's packages.
+
+    Args:
+        series: "6.1", "6.12".
+        flavour: "standard", "cloud" or "rt".
+        **given: What not to take from the packages.
+
+    Raises:
+        LabError: There is no such kernel.
+        FileNotFoundError: Something that was given does not exist.
+    """
+    return _target(stock.resolve(series, flavour), given)
+
+
+def for_release(release: str, **given: Unpack[Given]) -> Target:
+    """Return the kernel *release*: from the distribution's packages, or from this machine when it runs here.
+
+    Args:
+        release: As `uname -r` has it.
+        **given: What not to take from there.
+
+    Raises:
+        LabError: There is no such kernel.
+        FileNotFoundError: Something that was given does not exist.
+    """
+    try:
+        return _target(stock.resolve(release), given)
+    except (LabError, ValueError):
+        if release != platform.release() and not {"config", "image", "headers", "modules", "source"} <= given.keys():
+            raise
+    return _target(_local(release), given)
+
+
+def _local(release: str) -> stock.Kernel:
+    """Return the kernel of this machine, of no distribution that we know."""
+    series = ".".join(re.findall(r"\d+", release)[:2])
+    return stock.Kernel(series, "standard", release, "", Path("/lib/modules") / release)
+
+
+def _target(kernel: stock.Kernel, given: Given) -> Target:
+    for path in given.values():
+        if isinstance(path, Path) and not path.exists():
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+    packaged = bool(kernel.version)
+    boot = Path("/boot")
+    release = kernel.release
+    config = given.get("config", kernel.path / "config" if packaged else boot / f"config-{release}")
+    image = given.get("image", kernel.vmlinux if packaged else boot / f"vmlinuz-{release}")
+    modules = given.get("modules", kernel.modules if packaged else kernel.path)
+    headers = given.get("headers") or (lab_module.headers(kernel) if packaged else kernel.path / "build")
+    for path in (config, image, modules, headers):
+        if not path.exists():
+            raise LabError(f"{path} is missing: name it, or install the packages of {release}")
+    return Target(release, kernel.version, given.get("source"), config.resolve(), _elf(image.resolve()),
+                  modules.resolve(), headers.resolve(), given.get("compiler") or _compiler(config), kernel)
+
+
+def _elf(image: Path) -> Path:
+    """Return the ELF image in *image*, unpacked into the cache when it is a vmlinuz."""
+    with image.open("rb") as file:
+        if file.read(4) == b"\x7fELF":
+            return image
+    data = image.read_bytes()
+    key = cache.digest([data])
+
+    def fill(into: Path) -> None:
+        (into / "vmlinux").write_bytes(bzimage.vmlinux(data))
+
+    return cache.entry("elf", key, fill, check=("vmlinux",)) / "vmlinux"
+
+
+def _compiler(config: Path) -> str:
+    """Return the compiler that the configuration names, or the one that is as near as this machine has it."""
+    text = re.search(r'^CONFIG_CC_VERSION_TEXT="(\S+) (.*)"', config.read_text(), re.MULTILINE)
+    if text is None:
+        raise UnsupportedError(f"{config} names no compiler: it is no kernel configuration", feature="compiler")
+    name, version = text[1], text[2]
+    major = re.search(r"(\d+)\.\d+\.\d+\Z", version)
+    names = ["gcc", name, f"gcc-{major[1]}"] if major else ["gcc", name]
+    for candidate in names:
+        if shutil.which(candidate) and version in _version(candidate):
+            return candidate
+    for candidate in reversed(names):
+        if shutil.which(candidate):
+            return candidate
+    raise UnsupportedError(f"no compiler {name} {version} here, which this kernel was built with", feature="compiler",
+                           remedy=f"install {names[-1]}")
+
+
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]

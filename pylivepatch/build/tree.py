@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Prepared sources: unpacked, configured as the kernel that runs, ready to compile single files. Kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pylivepatch.build.target import Target
+from pylivepatch.errors import BuildError
+from pylivepatch.lab import LabError, apt, cache, tools
+
+_MANIFEST = ".manifest.json"
+_STAMP = "include/generated/utsrelease.h"
+_MADE = (".o", ".cmd", ".d", ".s")
+_HARMLESS = re.compile(
+    r"CONFIG_(?:CC_VERSION_TEXT|RUSTC\w*|BUILD_SALT|MODULE_SIG_\w+|SYSTEM_TRUSTED_KEYS|RUST\w*|PAHOLE_\w+)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A prepared source.
+
+    Attributes:
+        path: Its top directory.
+        target: What it is prepared for.
+    """
+
+    path: Path
+    target: Target
+
+    def make(self, goals: Sequence[str], what: str) -> None:
+        """Let the kernel's own build make *goals*, under the tree's lock.
+
+        Raises:
+            BuildError: It failed, with what it said.
+        """
+        with self.lock():
+            done = subprocess.run([*_make(self.target), *goals], cwd=self.path, env=_environment(),
+                                  capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+            raise BuildError(f"{what} failed:\n{said}", kind="compile",
+                             remedy="the source as it is does not compile: is it of this kernel?")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the tree for writing; several builds share it."""
+        with cache.lock(f"trees-{self.path.name}-make"):
+            yield
+
+    def config_differences(self) -> list[str]:
+        """Return what of the configuration is not as the kernel's own, because this machine's tools differ."""
+        kept = _options(self.target.config.read_text())
+        made = _options((self.path / ".config").read_text())
+        return sorted(f"{name}={made.get(name, 'n')} instead of {kept.get(name, 'n')}"
+                      for name in kept.keys() | made.keys()
+                      if kept.get(name) != made.get(name) and not _HARMLESS.match(name))
+
+    def damage(self) -> list[str]:
+        """Return the files that are not as they were prepared."""
+        try:
+            known = json.loads((self.path / _MANIFEST).read_text())
+        except (OSError, ValueError):
+            return [_MANIFEST]
+        found = dict(_files(self.path))
+        return sorted(name for name, facts in known.items() if facts != found.get(name))
+
+    def discard(self) -> None:
+        """Remove the tree, so that it is prepared anew."""
+        with self.lock():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def prepare(target: Target, *, say: Callable[[str], None] = cache.say) -> Tree:
+    """Return the prepared source of *target*, made first when it is absent or broken.
+
+    Raises:
+        LabError: The source package of that version cannot be had, or cannot be prepared.
+    """
+    source = str(target.source.resolve()) if target.source else target.version
+    key = cache.digest([target.release, source, target.config.read_bytes(), target.compiler, _makefile(target.source)])
+
+    def fill(into: Path) -> None:
+        if target.source is None:
+            _unpack(target, into)
+        else:
+            say(f"copying {target.source}")
+            shutil.copytree(target.source, into, symlinks=True, dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns(".git", "*.o", "*.ko", "*.cmd"))
+        say("configuring and preparing it, once")
+        shutil.copy(target.config, into / ".config")
+        with open(into / ".prepare.log", "wb") as log:
+            for goal in ("olddefconfig", "modules_prepare"):
+                done = subprocess.run([*_make(target), goal], cwd=into, env=_environment(), stdin=subprocess.DEVNULL,
+                                      stdout=log, stderr=subprocess.STDOUT, check=False)
+                if done.returncode:
+                    log.flush()
+                    said = (into / ".prepare.log").read_text(errors="replace").strip().splitlines()[-15:]
+                    raise LabError(f"make {goal} failed in the source of {target.release}:\n" + "\n".join(said))
+        (into / _MANIFEST).write_text(json.dumps(dict(_files(into))))
+
+    entry = cache.entry("trees", f"{target.release}-{key}", fill, check=(_STAMP, ".config", _MANIFEST), in_place=True)
+    return Tree(entry, target)
+
+
+def _makefile(source: Path | None) -> str:
+    """Return what tells one state of a given source from another, as far as that is cheap."""
+    if source is None:
+        return ""
+    stat = (source / "Makefile").stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _make(target: Target) -> list[str]:
+    return ["make", "-s", f"-j{os.cpu_count() or 1}", "ARCH=x86_64", f"CC={target.compiler}", f"HOSTCC={target.compiler}",
+            f"KERNELRELEASE={target.release}", "KCFLAGS=-g0"]
+
+
+def _environment() -> dict[str, str]:
+    keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
+    return {**keep, "LC_ALL": "C"}
+
+
+def _unpack(target: Target, into: Path) -> None:
+    """Unpack the distribution's source package of exactly the version of the kernel's."""
+    name = f"linux-source-{target.series}"
+    package = apt.Package(name, target.version)
+    cache.say(f"fetching {package.pin}, once")
+    scratch = into / ".debs"
+    try:
+        debs = apt.download([package], scratch)
+    except LabError as error:
+        raise LabError(f"the source of {target.release} is not to be had: there is no {package.pin} in the package "
+                       "lists; name a directory with it (--source)") from error
+    tools.call(["dpkg-deb", "-x", debs[0], scratch / "tree"], what=f"unpacking {name}")
+    balls = sorted((scratch / "tree/usr/src").glob("linux-source-*.tar.*"))
+    tools.call(["tar", "-xf", balls[0], "-C", into, "--strip-components=1"], what=f"unpacking {balls[0].name}")
+    if target.kernel.flavour == "rt":
+        patches = sorted((scratch / "tree/usr/src").glob("linux-patch-*-rt.patch.xz"))
+        if not patches:
+            raise LabError(f"{package.pin} has no patch for the rt flavour")
+        patch = scratch / "rt.patch"
+        patch.write_bytes(tools.call(["xz", "-dc", patches[0]], what=f"unpacking {patches[0].name}"))
+        tools.call(["patch", "-p1", "-s", "-i", patch], what="applying the rt patch", cwd=into)
+    shutil.rmtree(scratch)
+
+
+def _files(top: Path) -> Iterator[tuple[str, list[int]]]:
+    """Yield the sources and generated headers of a tree, with size and time; not what compiling adds."""
+    pending = [str(top)]
+    while pending:
+        for item in os.scandir(pending.pop()):
+            if item.is_dir(follow_symlinks=False):
+                pending.append(item.path)
+            elif not item.name.startswith(".") and not item.name.endswith(_MADE):
+                stat = item.stat(follow_symlinks=False)
+                yield item.path[len(str(top)) + 1:], [stat.st_size, stat.st_mtime_ns]
+
+
+def _options(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))

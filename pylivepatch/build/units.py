@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""Units: the source files that a configuration compiles, the object that each goes into, and who includes what.
+
+Nothing is built for that. make itself evaluates the kernel's Kbuild files, directory by directory (walk.mk), and
+the #include lines are searched as text; that finds at least those that the compiler would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from pylivepatch.build.image import VMLINUX
+from pylivepatch.build.tree import Tree
+
+_WALK = Path(__file__).with_name("walk.mk")
+_TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel", "certs",
+        "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
+_UNITS, _INCLUDES = ".units.json", ".includes.json"
+_ROOTS = ("include/", "include/uapi/", "arch/x86/include/", "arch/x86/include/uapi/", "include/generated/",
+          "arch/x86/include/generated/", "arch/x86/include/generated/uapi/", "include/generated/uapi/")
+_INCLUDE = r'^[[:space:]]*#[[:space:]]*include[[:space:]]*["<][^">]+[">]'
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unit:
+    """A source file that is compiled.
+
+    Attributes:
+        source: From the top of the tree: "net/ipv4/tcp_input.c".
+        object: What its code becomes a part of: "vmlinux", or the name of a module.
+        goal: What make is asked for: the object file.
+    """
+
+    source: str
+    object: str
+    goal: str
+
+
+class Units:
+    """What a tree's configuration compiles."""
+
+    def __init__(self, tree: Tree, found: dict[str, tuple[str, str]]) -> None:
+        self._tree = tree
+        self._units = {source: Unit(source, object_, goal) for source, (object_, goal) in found.items()}
+
+    def get(self, source: str) -> Unit | None:
+        """Return the unit of a source file; None when this configuration does not compile it."""
+        return self._units.get(source)
+
+    def all(self) -> list[Unit]:
+        """Return all units, in the order of their sources."""
+        return sorted(self._units.values())
+
+    def including(self, path: str) -> list[Unit]:
+        """Return the units that reach *path* through #include lines; some of them may not, under this configuration."""
+        index = _Includes.of(self._tree)
+        seen, pending = {path}, [path]
+        while pending:
+            for name in index.including(pending.pop()):
+                if name not in seen:
+                    seen.add(name)
+                    pending.append(name)
+        return sorted(self._units[name] for name in seen if name in self._units)
+
+
+def units(tree: Tree) -> Units:
+    """Return the units of *tree*: evaluated when asked for the first time, and kept in the tree."""
+    memo = tree.path / _UNITS
+    try:
+        known = json.loads(memo.read_text())
+    except (OSError, ValueError):
+        with tree.lock():
+            known = _walk(tree.path)
+            fresh = memo.with_suffix(".new")
+            fresh.write_text(json.dumps(known))
+            fresh.rename(memo)
+    return Units(tree, {source: (object_, goal) for source, (object_, goal) in known.items()})
+
+
+def _walk(top: Path) -> dict[str, tuple[str, str]]:
+    """Evaluate the Kbuild files, level by level, and return object and goal by source."""
+    found: dict[str, tuple[str, str]] = {}
+    pending = [(name, True) for name in _TOP if (top / name).is_dir()]
+    seen = {name for name, _ in pending}
+    while pending:
+        built_in = dict(pending)
+        lists, parts = _evaluate(top, list(built_in))
+        pending = []
+        for (folder, kind), words in lists.items():
+            linked = built_in[folder] and kind in ("obj-y", "lib-y")
+            for word in words:
+                if word.endswith("/") or kind == "subdirs":
+                    name = posixpath.normpath(f"{folder}/{word}")
+                    if name not in seen and (top / name).is_dir():
+                        seen.add(name)
+                        pending.append((name, linked))
+                elif word.endswith(".o") and (linked or kind in ("obj-m", "lib-m")):
+                    owner = VMLINUX if linked else posixpath.basename(word)[:-2].replace("-", "_")
+                    _object(top, folder, word, owner, parts, found)
+    return found
+
+
+def _object(
+    top: Path, folder: str, word: str, owner: str, parts: dict[tuple[str, str], list[str]],
+    found: dict[str, tuple[str, str]],
+) -> None:
+    """Add the sources of the object *word* of *folder*, which may be linked of others."""
+    for part in parts.get((folder, word), [word]):
+        if part != word and (folder, part) in parts:
+            _object(top, folder, part, owner, parts, found)
+            continue
+        goal = f"{folder}/{part}"
+        source = posixpath.normpath(goal)[:-2] + ".c"
+        # what is in vmlinux and in a module, too, is looked for in vmlinux
+        if (top / source).is_file() and (source not in found or owner == VMLINUX):
+            found[source] = (owner, goal)
+
+
+def _evaluate(top: Path, folders: list[str]) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], list[str]]]:
+    said = subprocess.run(
+        ["make", "-rR", "-s", "-f", str(_WALK), f"walk={' '.join(folders)}"], cwd=top, capture_output=True, text=True,
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, check=False).stdout
+    lists: dict[tuple[str, str], list[str]] = {}
+    parts: dict[tuple[str, str], list[str]] = {}
+    for line in said.splitlines():
+        what, _, rest = line.partition(" ")
+        words = rest.split()
+        if what == "dir":
+            lists[words[0], words[1]] = words[2:]
+        elif what == "part":
+            parts[words[0], words[1]] = words[2:]
+    return lists, parts
+
+
+class _Includes:
+    """Who includes what, by the text that stands in the #include line."""
+
+    def __init__(self, lines: dict[str, list[str]]) -> None:
+        self._by_text = lines
+        self._ending: dict[str, list[str]] = defaultdict(list)
+        for text in lines:
+            self._ending[posixpath.basename(text)].append(text)
+
+    @classmethod
+    def of(cls, tree: Tree) -> _Includes:
+        memo = tree.path / _INCLUDES
+        try:
+            return cls(json.loads(memo.read_text()))
+        except (OSError, ValueError):
+            pass
+        folders = [name for name in (*{name.partition("/")[0] for name in _TOP}, "include") if (tree.path / name).is_dir()]
+        said = subprocess.run(
+            ["grep", "-rE", "--include=*.[ch]", "--exclude-dir=tools", _INCLUDE, *sorted(folders)], cwd=tree.path,
+            capture_output=True, text=True, errors="surrogateescape", env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            check=False).stdout
+        lines: dict[str, list[str]] = defaultdict(list)
+        for line in said.splitlines():
+            file, _, rest = line.partition(":")
+            if file.startswith("arch/") and not file.startswith("arch/x86/"):
+                continue
+            text = re.search(r'["<]([^">]+)[">]', rest)
+            if text:
+                lines[text[1]].append(file)
+        with tree.lock():
+            fresh = memo.with_suffix(".new")
+            fresh.write_text(json.dumps(lines))
+            fresh.rename(memo)
+        return cls(lines)
+
+    def including(self, path: str) -> list[str]:
+        """Return the files with an #include line that may mean *path*."""
+        found: set[str] = set()
+        for text in self._ending.get(posixpath.basename(path), ()):
+            rooted = any(path == root + text for root in _ROOTS)
+            for file in self._by_text[text]:
+                near = posixpath.normpath(posixpath.join(posixpath.dirname(file), text))
+                if rooted or near == path or (path.endswith("/" + text.lstrip("./")) and not self._is_root(path)
+                                              and _related(file, path)):
+                    found.add(file)
+        return sorted(found)
+
+    def _is_root(self, path: str) -> bool:
+        return path.startswith(_ROOTS)
+
+
+def _related(file: str, path: str) -> bool:
+    """Tell whether a private header may be found through an -I option: when both are below one directory."""
+    return file.split("/")[:2] == path.split("/")[:2]
