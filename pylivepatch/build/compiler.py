@@ -17,7 +17,7 @@ _SPLIT = "-ffunction-sections -fdata-sections -gbtf"
 
 # Values that the kernel writes into vmlinux's code at boot (6.11, 94a2bc0f611c) cannot be written into a module's:
 # there the code reads the variable.
-_RUNTIME_CONST = "-D_ASM_RUNTIME_CONST_H -include asm-generic/runtime-const.h"
+_RUNTIME_CONST = "-include asm-generic/runtime-const.h"
 
 
 class Compiler:

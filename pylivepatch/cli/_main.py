@@ -32,20 +32,24 @@ Exit codes:
 class Commands(click.Group):
     """A group that turns exceptions into messages and exit codes.
 
-    It imports `lab` when that is asked for: nothing else needs its machinery.
+    It imports `lab`, `build` and `try` when they are asked for: nothing else needs their machinery.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands."""
-        return sorted([*super().list_commands(ctx), "lab"])
+        return sorted([*super().list_commands(ctx), "lab", "build", "try"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find a command."""
-        if cmd_name != "lab":
-            return super().get_command(ctx, cmd_name)
-        from pylivepatch.cli.lab import lab
+        if cmd_name == "lab":
+            from pylivepatch.cli.lab import lab
 
-        return lab
+            return lab
+        if cmd_name in ("build", "try"):
+            from pylivepatch.cli.build import build, try_
+
+            return build if cmd_name == "build" else try_
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; report what it raises."""
