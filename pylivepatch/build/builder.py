@@ -29,6 +29,9 @@ from pylivepatch.build.units import Unit, Units, units
 from pylivepatch.errors import BuildError, MismatchError
 
 
+_OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
+"""What a build fails with when the prepared source is not what it was."""
+
 MOST_UNITS = 40
 """Source files that one patch may touch, through headers."""
 
@@ -72,9 +75,9 @@ def build(
     job = _Job(parsed, about, target, say)
     try:
         return job.run(None if dry_run else output, explain=explain)
-    except BuildError:
+    except BuildError as error:
         tree = job.tree
-        damage = tree.damage() if tree is not None else []
+        damage = tree.damage() if tree is not None and error.kind in _OF_DAMAGE else []
         if tree is None or not damage:
             raise
         say(f"the prepared source was damaged ({damage[0]}): preparing it anew")

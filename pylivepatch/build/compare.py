@@ -11,6 +11,7 @@ does not tell which specialisation it is, so a changed one makes its callers cha
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -41,6 +42,9 @@ class Changes:
     def original(self, part: Part) -> Part | None:
         """Return the original of *part* of the patched object, or None when it is new."""
         return self.pairs.get(id(part))
+
+
+_EXPORTED = re.compile(r"^(?:___ksymtab(?:_gpl)?\+|__ksymtab_|__kstrtab(?:ns)?_|__export_symbol_)")
 
 
 def compare(source: str, orig: Parts, patched: Parts) -> Changes:
@@ -127,7 +131,7 @@ class _Comparison:
                         kind="init", symbol=new.name, file=self.source,
                         remedy="what it did is done: change what it left behind in a pre-patch callback instead")
                 self.changes.functions.append((old, new))
-                self.changes.first[new.name] = _first(old, new)
+                self.changes.first[new.name] = self._first(old, new)
         # an init function that is new is one that an initcall or another init function needs: found below
         self.changes.added = [part for part in self.changes.added if not part.in_init]
         self.changes.removed = [old for old in self.orig.functions()
@@ -174,6 +178,18 @@ class _Comparison:
             x.table == y.table and self._same_bytes(_lineless(x), x.refs, _lineless(y), y.refs)
             for x, y in zip(a, b, strict=True))
 
+    def _first(self, old: Part, new: Part) -> int:
+        """Return the offset of the first difference in the code of *new*."""
+        a, b = old.data, new.data
+        shared = min(len(a), len(b))
+        offset = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), shared)
+        for x, y in zip(old.refs, new.refs, strict=False):
+            if min(x.offset, y.offset) >= offset:
+                break
+            if not self._same_ref(x, y):
+                return min(x.offset, y.offset)
+        return min(offset, max(len(b) - 1, 0))
+
     # ---- data ----
 
     def _compare_data(self) -> None:
@@ -202,7 +218,7 @@ class _Comparison:
                  if section.allocated}
         for name in sorted(names):
             export, init = tables.is_export(name), tables.is_init(name)
-            if not (export or init or tables.registers(name)):
+            if not (export or init or tables.registers(name)) or name == "__ksymtab_strings":
                 continue
             old, new = ([part for part in parts.all if part.section.name == name and not part.is_func]
                         for parts in (self.orig, self.patched))
@@ -211,11 +227,14 @@ class _Comparison:
             before = {suffix_free(part.name) for part in old}
             culprit = next((part.name for part in new if suffix_free(part.name) not in before),
                            (new or old)[0].name)
+            if export and culprit == name:
+                # since 6.4 (ddb5cdbafaaa) an export is an entry without a symbol that refers to what is exported
+                culprit = next(iter(sorted(_meant(old) ^ _meant(new))), culprit)
             self._refuse_section(name, culprit, export=export, init=init)
 
     def _refuse_section(self, name: str, culprit: str, *, export: bool, init: bool) -> None:
         if export:
-            culprit = culprit.removeprefix("__export_symbol_").removeprefix("__ksymtab_").removeprefix("__kstrtab_")
+            culprit = _EXPORTED.sub("", culprit)
             raise BuildError(
                 f"the diff changes what {self.source} exports to modules ({culprit})", kind="export",
                 symbol=culprit, file=self.source, remedy="a patch cannot export: leave EXPORT_SYMBOL out of the diff")
@@ -228,6 +247,11 @@ class _Comparison:
             f"the diff changes what {self.source} registers when it starts ({culprit} in {name})",
             kind="registration", symbol=culprit, file=self.source,
             remedy="the kernel reads that once, at boot or when a module loads: do it in a pre-patch callback instead")
+
+
+def _meant(parts: list[Part]) -> set[str]:
+    """Return the names that parts refer to."""
+    return {ref.part.name if ref.part else ref.external for part in parts for ref in part.refs}
 
 
 def _owner(parts: Parts, static: Part) -> str:
@@ -249,15 +273,3 @@ def _lineless(entry: Entry) -> bytes:
     data = bytearray(entry.data)
     data[tables.BUG_LINE] = bytes(2)
     return bytes(data)
-
-
-def _first(old: Part, new: Part) -> int:
-    """Return the offset of the first difference in the code of *new*."""
-    a, b = old.data, new.data
-    offset = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    for x, y in zip(old.refs, new.refs, strict=False):
-        name = suffix_free(x.part.name) if x.part else x.external
-        other = suffix_free(y.part.name) if y.part else y.external
-        if (x.offset, name, x.at) != (y.offset, other, y.at):
-            return min(offset, y.offset, x.offset)
-    return min(offset, len(b))

@@ -72,14 +72,13 @@ class Compiler:
         if done.returncode:
             raise BuildError(f"the versions of the symbols that {unit.source} exports cannot be told:\n"
                              + done.stderr.strip()[-500:], kind="compile", file=unit.source)
-        return dict(re.findall(r"^#SYMVER (\S+) (\S+)|__crc_(\S+) = (\S+);", done.stdout, re.MULTILINE)) \
-            if False else dict(re.findall(r"#SYMVER (\S+) (\S+)", done.stdout))
+        return dict(re.findall(r"#SYMVER (\S+) (\S+)", done.stdout))
 
     def objtool(self, unit: Unit) -> list[str] | None:
         """Return the objtool command for a single object of a module; None where kbuild has it look at whole modules."""
         found = re.search(r";\s*(\./tools/objtool/objtool [^;]*?)\s+\S+\.o\s*(?:;|\Z)", self._saved(unit))
-        if found is None:
-            return None
+        if found is None or "--link" in found[1]:
+            return None  # the only object of its module, shown as the whole module
         program, *options = found[1].split()
         return [str(self.tree.path / program), *dict.fromkeys([*options, "--module"])]
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -99,11 +99,12 @@ class Diff:
         return cls(tuple(text for diff in diffs for text in diff.texts),
                    tuple(name for diff in diffs for name in diff.names), tuple(files.values()), tuple(ignored))
 
-    def apply(self, tree: Tree, into: Path, units: Iterable[Unit]) -> Path:
+    def apply(self, tree: Tree, into: Path, units: Sequence[Unit]) -> Path:
         """Make a shadow of *tree* at *into*, with the diffs applied; the tree stays as it is.
 
         Directories on the way to a changed file or to a unit are real ones, so that what the compiler reaches by
-        relative paths is the shadow's; everything else is a link into the tree.
+        relative paths is the shadow's; everything else is a link into the tree. A changed header may be reached from
+        any directory, by `..`: then all directories are real that may have to do with it.
 
         Raises:
             BuildError: A diff does not apply.
@@ -112,6 +113,11 @@ class Diff:
         real: set[PurePosixPath] = set()
         for name in (*names, *(unit.source for unit in units)):
             real.update(PurePosixPath(name).parents)
+        sources = {unit.source for unit in units if ".." not in unit.goal}
+        if not sources.issuperset(names):
+            for top in {"include", "arch/x86", *(name.partition("/")[0] for name in names)} - {"arch"}:
+                real.update(PurePosixPath(top).parents)
+                real.update(PurePosixPath(os.path.relpath(folder, tree.path)) for folder, _, _ in os.walk(tree.path / top))
         for folder in sorted(real):
             _mirror(tree.path, into, folder, real, set(names))
         for name in names:

@@ -201,8 +201,9 @@ class Parts:
         parts: list[Part] = []
         marks: dict[int, Part] = {}
         for symbol in self.object.symbols:
-            if symbol.section is not section or symbol.type not in (STT_FUNC, STT_OBJECT) or not symbol.size:
+            if symbol.section is not section or symbol.type not in (STT_FUNC, STT_OBJECT):
                 continue
+            # without lockdep its keys are structs without members: objects without size
             part = marks.get(symbol.value)
             if part is None:
                 part = marks[symbol.value] = Part(symbol.name, section, symbol.value, symbol.size)

@@ -40,7 +40,7 @@ BUG_LINE = slice(8, 10)
 _DROPPED = re.compile(
     r"__patchable_function_entries|\.printk_index|\.discard\.addressable|\.orc_|\.return_sites|\.retpoline_sites"
     r"|\.call_sites|\.ibt_endbr_seal|\.static_call_sites|\.comment|\.note|\.BTF|\.debug|\.eh_frame|\.llvm"
-    r"|\.discard\.ksym|\.export_symbol|\.gnu\.|\.modinfo|__versions")
+    r"|\.discard\.ksym|\.gnu\.|\.modinfo|__versions")
 _INIT = re.compile(r"\.(?:init|exit|meminit|devinit|cpuinit)(?:\.|\Z)|\.initcall|\.exitcall|\.con_initcall")
 _DATA = re.compile(r"\.(?:data|bss|rodata|ref\.data|ref\.rodata|lbss|ldata|tbss|kstrtab)(?:[.\d_]|\Z)"
                    r"|\.text|\.(?:sched|kprobes|softirqentry|irqentry|cpuidle|noinstr|spinlock|entry|ref)\.text"

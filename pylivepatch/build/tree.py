@@ -19,7 +19,8 @@ from pylivepatch.lab import LabError, apt, cache, tools
 
 _MANIFEST = ".manifest.json"
 _STAMP = "include/generated/utsrelease.h"
-_MADE = (".o", ".cmd", ".d", ".s")
+_SOURCES = (".c", ".h", "Makefile", "Kbuild")
+_REMADE = frozenset({"Documentation", "tools", "scripts", "generated", "config"})
 _HARMLESS = re.compile(
     r"CONFIG_(?:CC_VERSION_TEXT|RUSTC\w*|BUILD_SALT|MODULE_SIG_\w+|SYSTEM_TRUSTED_KEYS|RUST\w*|PAHOLE_\w+)\b")
 
@@ -154,13 +155,14 @@ def _unpack(target: Target, into: Path) -> None:
 
 
 def _files(top: Path) -> Iterator[tuple[str, list[int]]]:
-    """Yield the sources and generated headers of a tree, with size and time; not what compiling adds."""
+    """Yield the sources of a tree, with size and time; not what the kernel's build adds or makes anew by itself."""
     pending = [str(top)]
     while pending:
         for item in os.scandir(pending.pop()):
             if item.is_dir(follow_symlinks=False):
-                pending.append(item.path)
-            elif not item.name.startswith(".") and not item.name.endswith(_MADE):
+                if item.name not in _REMADE and not item.name.startswith("."):
+                    pending.append(item.path)
+            elif item.name.endswith(_SOURCES):
                 stat = item.stat(follow_symlinks=False)
                 yield item.path[len(str(top)) + 1:], [stat.st_size, stat.st_mtime_ns]
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Put each patch that the builder made through its life, and look for what it does. Argument: their directory."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pylivepatch import Core
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
+
+from conftest import KernelLog  # noqa: E402
+
+SECONDS = 120.0
+
+
+def shell(command: str) -> str:
+    """Run a command, and return all that it says."""
+    return subprocess.run(["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False, timeout=SECONDS).stdout
+
+
+def seen(case: dict[str, Any]) -> bool:
+    """Tell whether the patch's effect is there."""
+    case["said"] = shell(case["check"])
+    return re.search(case["after"], case["said"], re.MULTILINE) is not None
+
+
+def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
+    """Load, enable, look, revert, look, unload; twice enabled when it is registered."""
+    name = case["name"]
+    log = KernelLog()
+    if case["log"]:
+        log.expect(case["log"])
+        if name == "warning":
+            log.expect(".")  # registers, stack, what else a warning prints
+    for module in case["modules"]:
+        subprocess.run(["modprobe", module], check=True)
+    assert not seen(case), "before the patch"
+    patch = core.load(folder / f"plp_{name}.ko")
+    if case["foreign"]:
+        if patch.transition:
+            patch.transition.wait()
+    else:
+        assert not seen(case), "loaded, and not enabled"
+        patch.enable(timeout=SECONDS)
+    for module in case["late"]:
+        subprocess.run(["modprobe", module], check=True)
+    assert seen(case), f"enabled: {case['said'][-800:]}"
+    patch.revert(timeout=SECONDS)
+    assert not seen(case), "reverted"
+    if not case["foreign"] and not case["late"] and not case["modules"]:
+        patch.enable(timeout=SECONDS)
+        assert seen(case), "enabled again"
+        patch.revert(timeout=SECONDS)
+    patch.unload()
+    for module in [*case["modules"], *case["late"]]:
+        subprocess.run(["rmmod", module], check=True)
+    log.check()
+
+
+def main(folder: Path) -> int:
+    """Do so with all, and say how each went."""
+    failed = 0
+    subprocess.run(["modprobe", "klpctl"], check=True)
+    with Core() as core:
+        for case in json.loads((folder / "plan.json").read_text()):
+            if not (folder / f"plp_{case['name']}.ko").exists():
+                print(f"{case['name']}: not built", flush=True)
+                failed += 1
+                continue
+            try:
+                live(core, folder, case)
+                print(f"{case['name']}: passed", flush=True)
+            except Exception:
+                failed += 1
+                print(f"{case['name']}: FAILED\n{traceback.format_exc()}", flush=True)
+                for patch in reversed(core.patches()):
+                    try:
+                        patch.revert(timeout=SECONDS)
+                    except Exception as error:
+                        print(error)
+                    patch.unload()
+                for module in [*case["modules"], *case["late"]]:
+                    subprocess.run(["rmmod", module], check=False)
+    print(f"{failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""The builder: what it makes of each case of diffs/, and how that does in a guest."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pylivepatch import BadDataError, BuildError, MismatchError, lab
+from pylivepatch.build import Target, build, for_series
+from pylivepatch.build.tree import prepare
+
+TOP = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent / "diffs"))
+
+from cases import CASES, INVALID, REFUSED, Case, Edit, Refused, named  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def target(pytestconfig: pytest.Config) -> Target:
+    """The kernel that the patches are for."""
+    return for_series(pytestconfig.getoption("kernel"))
+
+
+@pytest.fixture(scope="module")
+def tree(target: Target) -> Path:
+    """Its source."""
+    return prepare(target).path
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of all that is built here, and tried in the guest at the end."""
+    folder = tmp_path_factory.mktemp("modules")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def diff(tree: Path, edits: Sequence[Edit]) -> str:
+    """Return the unified diff that *edits* are; each piece of text is there exactly once."""
+    files: dict[str, str] = {}
+    for edit in edits:
+        text = files.get(edit.file) or (tree / edit.file).read_text()
+        assert text.count(edit.old) == 1, f"{edit.file} has {text.count(edit.old)} times {edit.old!r}"
+        files[edit.file] = text.replace(edit.old, edit.new)
+    return "".join(
+        line for name, text in files.items()
+        for line in difflib.unified_diff((tree / name).read_text().splitlines(keepends=True),
+                                         text.splitlines(keepends=True), f"a/{name}", f"b/{name}"))
+
+
+def written(folder: Path, name: str, tree: Path, edits: Sequence[Edit] | str) -> Path:
+    """Write the diff of a case."""
+    path = folder / f"{name}.diff"
+    path.write_text(edits if isinstance(edits, str) else diff(tree, edits))
+    return path
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_builds(case: Case, target: Target, tree: Path, modules: Path) -> None:
+    """The patch replaces the functions that change, and no other."""
+    path = written(modules, case.name, tree, case.edits)
+    result = build([path], target=target, output=modules / f"plp_{case.name}.ko", foreign=case.foreign, replace=case.replace,
+                   description=case.covers)
+    names = {func.name for func in result.functions}
+    assert names == case.funcs if case.funcs else names
+    assert result.proved >= len(names)
+    assert not case.sympos or all(func.sympos for func in result.functions)
+    assert result.path == modules / f"plp_{case.name}.ko"
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_refuses(case: Refused, target: Target, tree: Path, tmp_path: Path) -> None:
+    """What cannot be patched is refused by its name, with the reason, and nothing is written."""
+    path = written(tmp_path, case.name, tree, case.edits)
+    with pytest.raises(BuildError) as caught:
+        build([path], target=target, output=tmp_path / "x.ko")
+    error = caught.value
+    assert error.kind == case.kind, str(error)
+    assert case.words in str(error)
+    assert not case.symbol or error.symbol == case.symbol
+    assert not (tmp_path / "x.ko").exists()
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_is_no_diff(name: str, target: Target, tmp_path: Path) -> None:
+    """A file that is no diff of the source is said to be none."""
+    text, words = INVALID[name]
+    with pytest.raises(BadDataError, match=words):
+        build([written(tmp_path, name, tmp_path, text)], target=target, output=tmp_path / "x.ko")
+
+
+def test_a_diff_that_is_in_already(target: Target, tree: Path, tmp_path: Path) -> None:
+    """A diff whose change the source has is told from one that does not fit."""
+    text = diff(tree, named("static_local").edits)
+    swap = {"+": "-", "-": "+"}
+    turned = "".join(
+        line if line.startswith(("---", "+++", "@@")) else swap.get(line[0], line[0]) + line[1:]
+        for line in text.splitlines(keepends=True))
+    head, _, rest = turned.partition("@@ -")
+    old, new, end = rest.split(" ", 2)
+    turned = f"{head}@@ -{new[1:]} +{old} {end}"
+    with pytest.raises(BuildError, match="already") as caught:
+        build([written(tmp_path, "again", tree, turned)], target=target, output=tmp_path / "x.ko")
+    assert caught.value.kind == "apply"
+
+
+def test_the_same_input_gives_the_same_bytes(target: Target, modules: Path, tmp_path: Path) -> None:
+    """Two builds of a diff do not differ in a byte."""
+    for name in ("static_local", "cumulative"):
+        again = tmp_path / f"plp_{name}.ko"
+        build([modules / f"{name}.diff"], target=target, output=again, description=named(name).covers)
+        assert again.read_bytes() == (modules / f"plp_{name}.ko").read_bytes()
+
+
+def test_several_diffs_in_one_patch(target: Target, tree: Path, tmp_path: Path) -> None:
+    """Diffs apply one after the other; a later one may build upon an earlier one."""
+    first = written(tmp_path, "first", tree, named("static_local").edits)
+    before = (tree / "fs/proc/cmdline.c").read_text()
+    edit = named("static_local").edits[0]
+    after = before.replace(edit.old, edit.new)
+    later = after.replace("plp=%d", "PLP=%d")
+    second = tmp_path / "second.diff"
+    second.write_text("".join(difflib.unified_diff(
+        after.splitlines(keepends=True), later.splitlines(keepends=True), "a/fs/proc/cmdline.c", "b/fs/proc/cmdline.c")))
+    third = written(tmp_path, "third", tree, named("new_function").edits)
+    result = build([first, second, third], target=target, output=tmp_path / "x.ko")
+    assert {func.name for func in result.functions} == {"cmdline_proc_show", "version_proc_show"}
+    assert b"PLP=%d" in (tmp_path / "x.ko").read_bytes()
+
+
+def test_a_dry_run_writes_nothing(target: Target, modules: Path, tmp_path: Path) -> None:
+    """It says what would be replaced, with the first changed instruction."""
+    result = build([modules / "static_local.diff"], target=target, output=tmp_path / "x.ko", dry_run=True, explain=True)
+    assert result.path is None
+    assert not (tmp_path / "x.ko").exists()
+    [func] = result.functions
+    assert func.original != func.patched
+
+
+def test_another_compiler_is_caught(target: Target, modules: Path, tmp_path: Path) -> None:
+    """Code of a compiler that optimises otherwise is not what runs."""
+    other = tmp_path / "othercc"
+    other.write_text(f'#!/bin/sh\nexec {shutil.which(target.compiler)} "$@" -fno-omit-frame-pointer\n')
+    other.chmod(0o755)
+    refused(target, modules, tmp_path, compiler=str(other))
+
+
+def test_another_config_is_caught(target: Target, modules: Path, tmp_path: Path) -> None:
+    """Code of another configuration is not what runs."""
+    config = tmp_path / "config"
+    text = target.config.read_text()
+    changed = text.replace("CONFIG_STACKPROTECTOR_STRONG=y", "").replace("CONFIG_STACKPROTECTOR=y", "# CONFIG_STACKPROTECTOR is not set")
+    changed = changed.replace("CONFIG_SMP=y", "# CONFIG_SMP is not set")
+    assert changed != text
+    config.write_text(changed)
+    refused(target, modules, tmp_path, config=config)
+
+
+def test_another_image_is_caught(target: Target, modules: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Another kernel's image does not have this code."""
+    flavour = for_series(pytestconfig.getoption("kernel"), "cloud")
+    refused(target, modules, tmp_path, image=flavour.image)
+
+
+def test_another_source_is_caught(target: Target, tree: Path, modules: Path, tmp_path: Path) -> None:
+    """A source in which the function is another one does not compile to what runs."""
+    source = tmp_path / "source"
+    shutil.copytree(tree, source, symlinks=True, ignore=shutil.ignore_patterns("*.o", "*.cmd", "Documentation", ".*"))
+    path = source / "fs/proc/cmdline.c"
+    path.write_text(path.read_text().replace("	seq_putc(m, '\\n');\n", "	seq_putc(m, '\\n');\n	seq_putc(m, '\\n');\n"))
+    refused(target, modules, tmp_path, source=source)
+
+
+def refused(target: Target, modules: Path, tmp_path: Path, **other: object) -> None:
+    """Make sure that a build is stopped by run-pre matching, before anything is written."""
+    with pytest.raises(MismatchError, match="not what runs") as caught:
+        build([modules / "static_local.diff"], target=dataclasses.replace(target, **other), output=tmp_path / "x.ko")
+    assert caught.value.kind == "mismatch"
+    assert "compiled" in str(caught.value)
+    assert not (tmp_path / "x.ko").exists()
+
+
+def test_in_a_guest(pytestconfig: pytest.Config, modules: Path) -> None:
+    """Each patch is loaded, enabled, seen, reverted, and gone; the kernel's log is clean."""
+    plan = [dataclasses.asdict(case) | {"funcs": sorted(case.funcs)} for case in CASES]
+    (modules / "plan.json").write_text(json.dumps(plan))
+    status = lab.run(
+        ["python3", str(TOP / "tests/vm/alone/built.py"), str(modules)],
+        kernel=pytestconfig.getoption("kernel"), shares=[TOP, modules], cpus=1, timeout=1200)
+    assert status == 0
