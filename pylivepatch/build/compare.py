@@ -227,7 +227,7 @@ class _Comparison:
             before = {suffix_free(part.name) for part in old}
             culprit = next((part.name for part in new if suffix_free(part.name) not in before),
                            (new or old)[0].name)
-            if export and culprit == name:
+            if export and culprit == name and not _EXPORTED.match(name):
                 # since 6.4 (ddb5cdbafaaa) an export is an entry without a symbol that refers to what is exported
                 culprit = next(iter(sorted(_meant(old) ^ _meant(new))), culprit)
             self._refuse_section(name, culprit, export=export, init=init)

@@ -7,6 +7,7 @@ does, at addresses of our own, so that both can be looked at in the same way.
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -114,6 +115,14 @@ class Image:
                        for section in file.sections if id(section) in base)
         return cls(name, path, Kallsyms(symbols), imports, [start for start, _, _ in parts],
                    [(size, data) for _, size, data in parts])
+
+    def release(self) -> str:
+        """Return the release that a kernel's image says it is of; "" when it does not say."""
+        for place in self.symbols.addresses("linux_banner"):
+            found = re.match(rb"Linux version (\S+) ", self.read(place, 200))
+            if found:
+                return found[1].decode(errors="replace")
+        return ""
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*; fewer, or none, where the image ends."""
