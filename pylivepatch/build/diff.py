@@ -16,6 +16,7 @@ from pylivepatch.build import paths
 from pylivepatch.build.tree import Tree
 from pylivepatch.build.units import Unit
 from pylivepatch.errors import BadDataError, BuildError
+from pylivepatch.lab import module as lab_module
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 _FILE = re.compile(r"^--- (\S+)[^\n]*\n\+\+\+ (\S+)[^\n]*\n(?=@@ )", re.MULTILINE)
@@ -113,6 +114,7 @@ class Diff:
         real: set[PurePosixPath] = set()
         for name in (*names, *(unit.source for unit in units)):
             real.update(PurePosixPath(name).parents)
+        real.add(PurePosixPath("include"))
         sources = {unit.source for unit in units if ".." not in unit.goal}
         if not sources.issuperset(names):
             for top in {"include", "arch/x86", *(name.partition("/")[0] for name in names)} - {"arch"}:
@@ -123,6 +125,10 @@ class Diff:
         for name in names:
             if (tree.path / name).is_file():
                 shutil.copyfile(tree.path / name, into / name)
+        headers = lab_module.klpctl_source()
+        if headers is not None and not (into / "include/klpctl").exists():
+            (into / "include").mkdir(exist_ok=True)
+            (into / "include/klpctl").symlink_to(headers / "include/klpctl")
         for text, name in zip(self.texts, self.names, strict=True):
             self._patch(text, name, into)
         for name in names:

@@ -8,6 +8,7 @@ Data that existed before is the running kernel's own.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 
 from pylivepatch.build import insn, tables
@@ -66,12 +67,16 @@ class Extract:
         replaced: The functions that the patch replaces.
         added: Names of functions that come with it.
         notes: What a person should know.
+        callbacks: For each object and occasion the symbol of the function to call.
+        states: What the patch declares with KLPCTL_STATE(): number and edition.
     """
 
     object: Object = field(default_factory=Object)
     replaced: list[Replaced] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    callbacks: dict[tuple[str, str], str] = field(default_factory=dict)
+    states: list[tuple[int, int]] = field(default_factory=list)
     _undefined: dict[str, Symbol] = field(default_factory=dict)
 
     def undefined(self, name: str) -> Symbol:
@@ -113,13 +118,27 @@ class Extractor:
         """
         for old, new in self.changes.functions:
             self._replace(old, new)
+        for part in self.patched.all:
+            if part.section.name == tables.STATE:
+                self.into.states.append(struct.unpack("<QQ", part.data))
+            elif part.section.name.startswith(tables.CALLBACK):
+                self._callback(part)
         self._drain()
 
-    def want(self, part: Part) -> Symbol:
-        """Take out *part*, whoever refers to it, and return its symbol."""
-        symbol, _ = self._include(part)
-        self._drain()
-        return symbol
+    def _callback(self, part: Part) -> None:
+        """Take out a function that klpctl/patch.h names for an occasion."""
+        occasion = part.section.name.removeprefix(tables.CALLBACK)
+        key = self.owner, occasion
+        [ref] = part.refs
+        if key in self.into.callbacks or ref.part is None:
+            raise BuildError(f"{self.owner} has more than one {occasion} callback in the diff", kind="callback",
+                             symbol=ref.part.name if ref.part else ref.external, file=self.source,
+                             remedy="let one function do both")
+        symbol, _ = self._include(ref.part)
+        name = f"__klp_{occasion}_{len(self.into.callbacks)}"
+        self.into.object.symbols.append(
+            Symbol(name, symbol.value, ref.part.size, STB_GLOBAL, STT_FUNC, section=symbol.section))
+        self.into.callbacks[key] = name
 
     def _drain(self) -> None:
         while self._pending:

@@ -26,10 +26,12 @@ from pylivepatch.build.elf import (
 from pylivepatch.build.extract import Extract
 from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.symbols import Livepatch, Symbols
+from pylivepatch.build.tables import CALLBACKS
 from pylivepatch.build.target import Target
 from pylivepatch.errors import BuildError
 
 _DIFF = ".klpctl.diff"
+_RETURNS = {"pre_patch": "int", "post_patch": "void", "pre_unpatch": "void", "post_unpatch": "void"}
 _LONGEST = 55
 """Characters of a module's name."""
 
@@ -77,15 +79,24 @@ def glue(extract: Extract, about: About) -> str:
     out = ["// SPDX-License-Identifier: GPL-2.0-only\n",
            "#include <linux/livepatch.h>\n#include <linux/module.h>\n",
            "" if about.foreign else "#include <klpctl/klpctl.h>\n",
-           "\n", *(f"extern char {item.symbol}[];\n" for item in extract.replaced), "\n"]
+           "\n", *(f"extern char {item.symbol}[];\n" for item in extract.replaced),
+           *(f"extern {_RETURNS[occasion]} {symbol}(struct klp_object *obj);\n"
+             for (_, occasion), symbol in extract.callbacks.items()), "\n"]
     rows = []
     for number, (name, funcs) in enumerate(sorted(objects.items())):
         out += [f"static struct klp_func funcs_{number}[] = {{\n", *funcs, "\t{ }\n};\n\n"]
         where = "" if name == VMLINUX else f".name = {_c(name)}, "
-        rows.append(f"\t{{ {where}.funcs = funcs_{number} }},\n")
+        calls = "".join(f"\n\t  .callbacks.{occasion} = {extract.callbacks[name, occasion]}," for occasion in CALLBACKS
+                        if (name, occasion) in extract.callbacks)
+        rows.append(f"\t{{ {where}.funcs = funcs_{number},{calls} }},\n")
+    if extract.states:
+        out += ["static struct klp_state states[] = {\n",
+                *(f"\t{{ .id = {number}, .version = {edition} }},\n" for number, edition in extract.states),
+                "\t{ }\n};\n\n"]
     out += ["static struct klp_object objs[] = {\n", *rows, "\t{ }\n};\n\n",
             f"static {'' if about.foreign else 'const '}struct klp_patch patch = {{\n"
             "\t.mod = THIS_MODULE,\n\t.objs = objs,\n",
+            "\t.states = states,\n" if extract.states else "",
             "\t.replace = true,\n" if about.replace else "", "};\n\n"]
     if about.foreign:
         out += ["static int __init patch_init(void)\n{\n\treturn klp_enable_patch(&patch);\n}\n\n"

@@ -48,6 +48,12 @@ _DATA = re.compile(r"\.(?:data|bss|rodata|ref\.data|ref\.rodata|lbss|ldata|tbss|
 _EXPORT = re.compile(r"_+ksymtab|_*kcrctab|_*kstrtab|__export_symbol|\.export_symbol")
 
 
+CALLBACKS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
+"""Occasions for which a diff can name a function, through klpctl/patch.h."""
+
+CALLBACK, STATE = ".klpctl.", ".klpctl.state"
+
+
 def dropped(name: str) -> bool:
     """Tell whether a section is of no use in a patch, or is made anew when the module is linked."""
     return bool(_DROPPED.match(name))
@@ -70,7 +76,7 @@ def is_export(name: str) -> bool:
 
 def registers(name: str) -> bool:
     """Tell whether what stands in a section is found by the kernel through the section itself."""
-    return not (is_table(name) or dropped(name) or is_init(name) or is_export(name) or _DATA.match(name))
+    return not (name.startswith(CALLBACK) or is_table(name) or dropped(name) or is_init(name) or is_export(name) or _DATA.match(name))
 
 
 def entries(section: Section) -> Iterator[tuple[int, int]]:

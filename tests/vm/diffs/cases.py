@@ -243,6 +243,20 @@ CASES = (
          one(LOADAVG, LOADAVG_SHOW, LOADAVG_SHOW + '	seq_printf(m, "plp=%d ", nr_context_switches() > 0);\n')
          + one(LOADAVG, "#include <linux/sched/stat.h>\n", "#include <linux/sched/stat.h>\n#include <linux/kernel_stat.h>\n"),
          frozenset({"loadavg_proc_show"}), "cat /proc/loadavg", "plp=1 "),
+    Case("callbacks", "callbacks, a shadow variable and a state",
+         one(VERSION, VERSION_SHOW,
+             "static int plp_made;\n\n"
+             "static int plp_before(struct klp_object *obj)\n{\n"
+             "	int *count = klp_shadow_get_or_alloc(&init_task, 7, sizeof(*count), GFP_KERNEL, NULL, NULL);\n\n"
+             "	if (!count)\n		return -ENOMEM;\n	*count = 5;\n	plp_made = obj->name ? 1 : 2;\n	return 0;\n}\n"
+             "KLPCTL_PRE_PATCH(plp_before);\n\n"
+             "static void plp_after(struct klp_object *obj)\n{\n	klp_shadow_free_all(7, NULL);\n}\n"
+             "KLPCTL_POST_UNPATCH(plp_after);\nKLPCTL_STATE(42, 1);\n\n" + VERSION_SHOW +
+             "	int *count = klp_shadow_get(&init_task, 7);\n\n"
+             '	seq_printf(m, "plp=%d,%d ", plp_made, count ? *count : 0);\n')
+         + one(VERSION, "#include <linux/utsname.h>\n",
+               "#include <linux/utsname.h>\n#include <linux/sched/task.h>\n#include <klpctl/patch.h>\n"),
+         frozenset({"version_proc_show"}), "cat /proc/version", "plp=2,5 Linux"),
     Case("own_debug", "a static function with many callers, which gets dynamic debug and a static local",
          one("fs/proc/meminfo.c", "static void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n",
              "static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n"
