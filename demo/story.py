@@ -318,7 +318,7 @@ def main() -> int:
         print("This changes the running kernel: use `make demo`, which takes one in QEMU.")
         return 2
     began = time.monotonic()
-    file = Path(os.environ["PYLIVEPATCH_LAB_MODULES"]) / "fix_version.ko"
+    file = Path(os.environ["DEMO_PATCH"])
     story = Story()
     with kernel_log(story):
         with Core() as core:
