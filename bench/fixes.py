@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Real fixes: build a patch of each C file that changed between two versions of the distribution's kernel source.
 
-	bench/fixes.py OLDER SERIES [--limit N] [--out DIR] [--no-guest]
+    bench/fixes.py OLDER SERIES [--limit N] [--out DIR] [--no-guest]
 
 OLDER is a release that is still in the archive (6.1.0-54-amd64); the newest kernel of SERIES (6.1) has the fixes. The
 diff of one file is built for the older kernel. Where it does not compile by itself, because the fix changed a header,
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
@@ -36,6 +37,14 @@ ROUNDS = 4
 FAILURES = frozenset({"mismatch", "link"})
 """Kinds of refusals that are failures of the builder, when the inputs are right."""
 
+AS_IT_IS = "compiling the kernel's source as it is"
+"""How a failure begins that has nothing to do with the diff."""
+
+NOTHING = frozenset({"nothing", "not-built"})
+"""Kinds of refusals that say that this kernel is not concerned."""
+
+BESIDE = "beside"
+
 Facts = dict[str, object]
 
 
@@ -51,8 +60,8 @@ class Bench:
         self.step.changed = [name for name in self.step.changed
                              if "/generated/" not in name and not name.startswith("scripts/")]
         memo.write_text(json.dumps(self.step.changed))
-        built = units(old)
-        self.sources = [name for name in self.step.changed if name.endswith(".c") and built.get(name)]
+        self.units = units(old)
+        self.sources = [name for name in self.step.changed if name.endswith(".c") and self.units.get(name)]
         self._lock = Lock()
 
     def results(self, name: str = "built") -> dict[str, Facts]:
@@ -90,15 +99,14 @@ class Bench:
             except MismatchError as error:
                 return {"outcome": "failed", "kind": error.kind, "message": str(error), "with": have[1:]}
             except BuildError as error:
-                more: list[str] = []
-                if error.kind == "compile":
-                    more = self.step.helpers(str(error), have)
-                elif error.kind == "unresolved":
-                    more = self.step.helpers(f"'{error.symbol}'", have, ".c")
+                more = self._more(error, have)
                 if more:
                     have += more
                     continue
-                outcome = "failed" if error.kind in FAILURES else "alone" if error.kind == "compile" else "refused"
+                # with headers that the whole kernel includes, it is not the diff of one file that was refused
+                wide = error.kind == "too-many" and len(have) > 1
+                failed = error.kind in FAILURES or str(error).startswith(AS_IT_IS)
+                outcome = "failed" if failed else "alone" if wide or error.kind == "compile" else "refused"
                 return {"outcome": outcome, "kind": error.kind, "symbol": error.symbol, "message": str(error)[:1500],
                         "with": have[1:]}
             except Exception:
@@ -108,6 +116,18 @@ class Bench:
                     "funcs": [f"{func.object}:{func.name}" for func in result.functions], "notes": result.notes,
                     "last": round(time.monotonic() - start, 2)}
         return {"outcome": "alone", "kind": "compile", "with": have[1:]}
+
+    def _more(self, error: BuildError, have: list[str]) -> list[str]:
+        """Return the changed files without which the ones that we have cannot be built."""
+        if error.kind == "unresolved":
+            return self.step.helpers(f"'{error.symbol}'", have, ".c")
+        if error.kind != "compile":
+            return []
+        blamed = [name for name in re.findall(r"^([\w./-]+\.[ch]):\d+:\d+: error", str(error), re.MULTILINE)
+                  if name in self.step.changed and name not in have]
+        headers = [name for name in self.step.helpers(str(error), have)
+                   if any(unit.source in have for unit in self.units.including(name))]
+        return headers or list(dict.fromkeys(blamed))
 
     def run(self) -> None:
         """Put all that was built through its life on the older kernel, in as many guests as that takes."""
@@ -140,25 +160,37 @@ class Bench:
 
     def table(self) -> str:
         """Return the results as lines of a table."""
-        facts = list(self.results().values())
+        every = list(self.results().values())
+        facts = [each for each in every if each.get("kind") not in NOTHING]
         count = Counter(str(each["outcome"]) for each in facts)
+        count[BESIDE] = sum(each["outcome"] == "built" and bool(each["with"]) for each in facts)
         kinds = Counter(str(each["kind"]) for each in facts if each["outcome"] == "refused")
-        seconds = [float(str(each["last"])) for each in facts if each["outcome"] == "built"]
+        seconds = [float(str(each["last"])) for each in facts if each["outcome"] == "built"] or [0.0]
+        tenths = statistics.quantiles(seconds * 2, n=10, method="inclusive")
         ends = Counter(str(each["outcome"]) for each in
                        {str(each["module"]): each for each in self._trials()}.values())
         whole = len(facts) or 1
         rows = [
-            ("files", f"{len(facts)}"),
+            ("files tried", f"{len(every)}"),
+            ("of which change no code of this kernel", f"{len(every) - len(facts)}"),
+            ("the others", f"{len(facts)}"),
             *((word, f"{count[key]} ({100 * count[key] / whole:.0f} %)") for key, word in (
-                ("built", "built"), ("refused", "refused, with a reason"), ("alone", "needs other files of the step"),
+                ("built", "built"), (BESIDE, "of which with other files of the step"),
+                ("refused", "refused, with a reason"), ("alone", "needs other files of the step"),
                 ("failed", "failed"))),
             ("refused because of", ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())),
             ("seconds for a build, median and 90 %",
-             f"{statistics.median(seconds):.1f}, {statistics.quantiles(seconds, n=10)[-1]:.1f}" if len(seconds) > 1 else ""),
+             f"{statistics.median(seconds):.1f}, {tenths[-1]:.1f}"),
             ("in the guest", ", ".join(f"{end} {number}" for end, number in ends.most_common())),
         ]
         head = f"| {self.target.release} ({self.target.version}) | |\n| --- | --- |\n"
         return head + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _spread(seconds: list[float]) -> str:
+    if len(seconds) < 2:
+        return ""
+    return f"{statistics.median(seconds):.1f}, {statistics.quantiles(seconds, n=10)[-1]:.1f}"
 
 
 def main() -> int:

@@ -28,7 +28,6 @@ from pylivepatch.build.tree import Tree, prepare
 from pylivepatch.build.units import Unit, Units, units
 from pylivepatch.errors import BuildError, MismatchError
 
-
 _OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
 """What a build fails with when the prepared source is not what it was."""
 
@@ -121,9 +120,9 @@ class _Job:
                 shadow = self.diff.apply(tree, work / "shadow", touched)
                 objects = self._compile(compiler, touched, tree, shadow, work)
             with self._step("compare", "comparing with the code that runs, and with the patched code"):
-                compiled = [self._compare(unit, pre, orig, patched, symbols)
+                compared = [self._compare(unit, pre, orig, patched, symbols)
                             for unit, (pre, orig, patched) in zip(touched, objects, strict=True)]
-                compiled = [item for item in compiled if item is not None]
+                compiled = [item for item in compared if item is not None]
             with self._step("extract", "taking out what changed"):
                 extract = Extract()
                 for item in compiled:
@@ -135,8 +134,9 @@ class _Job:
                 with self._step("link", f"linking {self.about.name}"):
                     (work / "module").mkdir()
                     link(extract, self.about, self.target, work / "module", output, symbols=symbols,
-                         objtool=compiler.objtool(compiled[0].unit), klpctl=None if self.about.foreign else self.target.klpctl())
-            return self._result(compiled, extract, symbols, output, explain=explain)
+                         objtool=compiler.objtool(compiled[0].unit),
+                         klpctl=None if self.about.foreign else self.target.klpctl())
+            return self._result(compiled, extract, output, explain=explain)
 
     def _units(self, known: Units) -> list[Unit]:
         """Return the source files to compile: those of the diff, and those that include what it changes."""
@@ -208,7 +208,7 @@ class _Job:
                             remedy="name the directory of the modules of this kernel")
 
     def _result(
-        self, compiled: list[_Compiled], extract: Extract, symbols: Symbols, output: Path | None, *, explain: bool,
+        self, compiled: list[_Compiled], extract: Extract, output: Path | None, *, explain: bool,
     ) -> BuildResult:
         parts = {item.unit.source: item for item in compiled}
         functions = []
@@ -216,7 +216,8 @@ class _Job:
             words = ("", "")
             if explain:
                 pair = next((pair for pair in parts[item.source].changes.functions if pair[0].name == item.name), None)
-                words = _words(pair[0].data, pair[1].data, item.first_change) if pair else words
+                if pair:
+                    words = _words(pair[0].data, pair[1].data, item.first_change)
             functions.append(BuiltFunc(item.object, item.name, item.sympos, item.source, item.first_change, *words))
         return BuildResult(
             name=self.about.name, path=output, release=self.target.release, functions=tuple(functions),

@@ -75,7 +75,7 @@ class Compiler:
         return dict(re.findall(r"#SYMVER (\S+) (\S+)", done.stdout))
 
     def objtool(self, unit: Unit) -> list[str] | None:
-        """Return the objtool command for a single object of a module; None where kbuild has it look at whole modules."""
+        """Return the objtool command for an object of a module; None where kbuild has it look at whole modules."""
         found = re.search(r";\s*(\./tools/objtool/objtool [^;]*?)\s+\S+\.o\s*(?:;|\Z)", self._saved(unit))
         if found is None or "--link" in found[1]:
             return None  # the only object of its module, shown as the whole module

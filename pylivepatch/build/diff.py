@@ -95,8 +95,8 @@ class Diff:
         files = {file.path: file for diff in diffs for file in diff.files}
         ignored = dict.fromkeys(path for diff in diffs for path in diff.ignored)
         if not files:
-            raise BuildError(f"{', '.join(name for diff in diffs for name in diff.names)} changes no code of the kernel: "
-                             f"{', '.join(ignored)}", kind="nothing")
+            names = ", ".join(name for diff in diffs for name in diff.names)
+            raise BuildError(f"{names} changes no code of the kernel: {', '.join(ignored)}", kind="nothing")
         return cls(tuple(text for diff in diffs for text in diff.texts),
                    tuple(name for diff in diffs for name in diff.names), tuple(files.values()), tuple(ignored))
 
@@ -119,7 +119,8 @@ class Diff:
         if not sources.issuperset(names):
             for top in {"include", "arch/x86", *(name.partition("/")[0] for name in names)} - {"arch"}:
                 real.update(PurePosixPath(top).parents)
-                real.update(PurePosixPath(os.path.relpath(folder, tree.path)) for folder, _, _ in os.walk(tree.path / top))
+                real.update(PurePosixPath(os.path.relpath(folder, tree.path))
+                            for folder, _, _ in os.walk(tree.path / top))
         for folder in sorted(real):
             _mirror(tree.path, into, folder, real, set(names))
         for name in names:
@@ -146,8 +147,8 @@ class Diff:
         if done.returncode == 0:
             return
         said = (done.stdout + done.stderr).decode(errors="replace")
-        file = re.search(r"^patching file '?([^'\n]+)'?\n(?:(?!patching file)[^\n]*\n)*?[^\n]*(?:FAILED|previously applied)",
-                         said, re.MULTILINE)
+        file = re.search(r"^patching file '?([^'\n]+)'?\n(?:(?!patching file)[^\n]*\n)*?"
+                         r"[^\n]*(?:FAILED|previously applied)", said, re.MULTILINE)
         where = file[1] if file else ""
         if "previously applied" in said:
             raise BuildError(f"{name} is in the source of this kernel already ({where})", kind="apply", file=where,

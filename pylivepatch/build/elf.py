@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -227,7 +227,7 @@ class Object:
         return made
 
     def _parse_symbols(
-        self, data: bytes, headers: list[dict[str, int]], table: int, by_index: dict[int, Section],
+        self, data: bytes, headers: list[Any], table: int, by_index: dict[int, Section],
     ) -> list[Symbol]:
         header = headers[table]
         strings = headers[header["sh_link"]]

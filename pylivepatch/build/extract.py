@@ -250,7 +250,7 @@ class Extractor:
         """Return the symbol that *ref* leads to, and where the part meant is from it."""
         part = ref.part
         if part is None:
-            return self._external(ref.external, user), 0
+            return self._external(ref.external), 0
         old = self.changes.original(part)
         if part.is_func and old is not None and not part.is_cold:
             if id(part) in self._changed and (ref.branch or ref.at):
@@ -304,7 +304,7 @@ class Extractor:
             f"{len(places) or 'no'} symbols of that name, and no unchanged function refers to it",
             kind="ambiguous" if places else "unresolved", symbol=part.name, file=self.source)
 
-    def _external(self, name: str, user: Part) -> Symbol:
+    def _external(self, name: str) -> Symbol:
         """Return the symbol for what another source defines."""
         if self.symbols.ordinary(name):
             return self.into.undefined(name)
@@ -343,7 +343,7 @@ class Extractor:
         A key that a module has is not. Tracepoints of modules stay off in the new code, whose jump becomes a nop.
         """
         where, _, key = entry.refs
-        if key.part is not None and self.changes.original(key.part) is None or self.owner == VMLINUX:
+        if (key.part is not None and self.changes.original(key.part) is None) or self.owner == VMLINUX:
             return True
         if key.part is None and (self.symbols.ordinary(key.external) or self._owner_of(key.external) == VMLINUX):
             return True

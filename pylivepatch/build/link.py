@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Make a patch module of what was extracted: a module like any other to kbuild, and livepatch relocations at the end."""
+"""Make a patch module of what was extracted: a module like any other to kbuild, then livepatch relocations."""
 
 from __future__ import annotations
 
@@ -208,12 +208,14 @@ def _strip(module: Object) -> None:
     dropped = {id(section) for section in module.sections
                if section.name.startswith((".debug", ".comment", ".BTF", ".note.GNU-stack", ".llvm"))}
     module.sections = [section for section in module.sections if id(section) not in dropped]
-    module.symbols = [symbol for symbol in module.symbols if symbol.section is None or id(symbol.section) not in dropped]
+    module.symbols = [symbol for symbol in module.symbols
+                      if symbol.section is None or id(symbol.section) not in dropped]
 
 
 def _check(module: Object, symbols: Symbols, klpctl: Path | None) -> None:
     """Make sure that everything will be resolved, exactly once, and that nothing is written beside its section."""
-    provided = set(re.findall(r"^\S+\t(\S+)", (klpctl / "Module.symvers").read_text(), re.MULTILINE)) if klpctl else set()
+    symvers = (klpctl / "Module.symvers").read_text() if klpctl else ""
+    provided = set(re.findall(r"^\S+\t(\S+)", symvers, re.MULTILINE))
     for symbol in module.symbols:
         if symbol.shndx == SHN_LIVEPATCH:
             owner, _, rest = symbol.name.removeprefix(".klp.sym.").partition(".")

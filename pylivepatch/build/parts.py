@@ -137,7 +137,7 @@ class Part:
     def is_fresh(self) -> bool:
         """Whether each copy of the code has its own: no name, or a static local of a macro such as WARN_ONCE()."""
         return (not self.symbols or self.is_string or self.section.name == tables.DYNAMIC_DEBUG
-                or not self.is_global and bool(_FRESH.match(self.name) or _UNIQUE.match(self.name)))
+                or (not self.is_global and bool(_FRESH.match(self.name) or _UNIQUE.match(self.name))))
 
     @property
     def in_init(self) -> bool:
@@ -219,8 +219,7 @@ class Parts:
             if part.is_func and part.start >= _LEAD and \
                     section.data[part.start - _LEAD:part.start] == b"\x90" * _LEAD:
                 part.lead = _LEAD
-        for start in sorted(self._starts.get(id(section), ())):
-            parts.append(Part(section.name, section, start, 0))
+        parts += [Part(section.name, section, start, 0) for start in sorted(self._starts.get(id(section), ()))]
         parts.sort(key=lambda part: part.start)
         if section.name in tables.UNNAMED_CODE:
             ends = [part.start for part in parts[1:]] + [section.size]

@@ -193,10 +193,7 @@ def _consistent(found: Match, section: Section, functions: list[Symbol], bases: 
     for base in bases:
         good = 0
         for reloc in section.relocs:
-            if reloc.symbol.undefined and reloc.type in WIDTH:
-                value = _value(found.image, reloc, base)
-                good += value is not None and reloc.symbol.name in found.image.names(value)
-            elif reloc.symbol.section is not None and reloc.symbol.name and not reloc.symbol.is_section:
+            if (reloc.symbol.undefined and reloc.type in WIDTH) or (reloc.symbol.section is not None and reloc.symbol.name and not reloc.symbol.is_section):
                 value = _value(found.image, reloc, base)
                 good += value is not None and reloc.symbol.name in found.image.names(value)
         best.append((good, base))
@@ -204,7 +201,8 @@ def _consistent(found: Match, section: Section, functions: list[Symbol], bases: 
     if len(best) > 1 and best[0][0] == best[1][0]:
         names = ", ".join(symbol.name for symbol in functions[:3])
         raise BuildError(
-            f"{found.image.name} has the code of {found.source} ({names}) more than once, and nothing tells which is its",
+            f"{found.image.name} has the code of {found.source} ({names}) more than once, and nothing tells which is "
+            "its own",
             kind="ambiguous", symbol=functions[0].name, file=found.source)
     return best[0][1]
 
@@ -254,8 +252,8 @@ def _infer(found: Match) -> None:
                     found.bases[target.name] = base
                     pending.append(target)
                 elif found.bases[target.name] != base and function:
-                    found.conflicts.setdefault(
-                        function, f"it refers to {reloc.symbol.name or target.name} at another place than the others do")
+                    name = reloc.symbol.name or target.name
+                    found.conflicts.setdefault(function, f"it refers to {name} at another place than the others do")
 
 
 def _import(found: Match, name: str, value: int, function: str) -> None:

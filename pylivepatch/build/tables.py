@@ -76,7 +76,8 @@ def is_export(name: str) -> bool:
 
 def registers(name: str) -> bool:
     """Tell whether what stands in a section is found by the kernel through the section itself."""
-    return not (name.startswith(CALLBACK) or is_table(name) or dropped(name) or is_init(name) or is_export(name) or _DATA.match(name))
+    other = is_table(name) or dropped(name) or is_init(name) or is_export(name) or name.startswith(CALLBACK)
+    return not (other or _DATA.match(name))
 
 
 def entries(section: Section) -> Iterator[tuple[int, int]]:

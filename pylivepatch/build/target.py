@@ -42,7 +42,7 @@ class Target:
     """A kernel, with all that a patch for it is built from.
 
     Attributes:
-        release: What `uname -r` says there.
+        release: What ``uname -r`` says there.
         version: Version of the distribution's package; "" when there is none.
         source: Directory of its source; None for that of the distribution's package.
         config: Its configuration.
@@ -99,7 +99,7 @@ def for_release(release: str, **given: Unpack[Given]) -> Target:
     """Return the kernel *release*: from the distribution's packages, or from this machine when it runs here.
 
     Args:
-        release: As `uname -r` has it.
+        release: As ``uname -r`` has it.
         **given: What not to take from there.
 
     Raises:
@@ -171,4 +171,5 @@ def _compiler(config: Path) -> str:
 
 
 def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.partition("\n")[0]

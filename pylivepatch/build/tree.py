@@ -121,8 +121,8 @@ def _makefile(source: Path | None) -> str:
 
 
 def _make(target: Target) -> list[str]:
-    return ["make", "-s", f"-j{os.cpu_count() or 1}", "ARCH=x86_64", f"CC={target.compiler}", f"HOSTCC={target.compiler}",
-            f"KERNELRELEASE={target.release}", "KCFLAGS=-g0"]
+    return ["make", "-s", f"-j{os.cpu_count() or 1}", "ARCH=x86_64", f"CC={target.compiler}",
+            f"HOSTCC={target.compiler}", f"KERNELRELEASE={target.release}", "KCFLAGS=-g0"]
 
 
 def _environment() -> dict[str, str]:

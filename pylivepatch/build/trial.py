@@ -109,11 +109,12 @@ def _rehearse(path: Path, check: str, timeout: float) -> dict[str, object]:
             subprocess.run(["modprobe", part.name], check=False, capture_output=True)
     before = len(_log())
 
-    def step(name: str, do: Callable[[], str | None]) -> bool:
+    def step(name: str, do: Callable[[], object]) -> bool:
         start = time.monotonic()
         failure, output = "", ""
         try:
-            output = do() or ""
+            said = do()
+            output = said if isinstance(said, str) else ""
         except (LivepatchError, OSError, subprocess.SubprocessError) as error:
             failure = str(error)
             output = str(getattr(error, "output", "") or "")
@@ -126,14 +127,14 @@ def _rehearse(path: Path, check: str, timeout: float) -> dict[str, object]:
         return done.stdout
 
     with Core() as core:
-        if step("load", lambda: core.load(path) and None):
+        if step("load", lambda: core.load(path)):
             patch = core.patch(info.name)
             done = step("enable", lambda: _enabled(patch, registered=info.registered, timeout=timeout))
             if done and check:
                 step("check", checked)
             if done:
-                step("revert", lambda: patch.revert(timeout=timeout) and None)
-            step("unload", lambda: patch.unload())
+                step("revert", lambda: patch.revert(timeout=timeout))
+            step("unload", patch.unload)
         release = Path("/proc/sys/kernel/osrelease").read_text().strip()
     log = [line for line in _log()[before:] if not _NOISE.search(line)]
     return {"release": release, "steps": [asdict(each) for each in steps], "log": log}

@@ -20,12 +20,15 @@ from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.tree import Tree
 
 _WALK = Path(__file__).with_name("walk.mk")
-_TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel", "certs",
-        "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
+_TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel",
+        "certs", "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
 _UNITS, _INCLUDES = ".units.json", ".includes.json"
 _ROOTS = ("include/", "include/uapi/", "arch/x86/include/", "arch/x86/include/uapi/", "include/generated/",
           "arch/x86/include/generated/", "arch/x86/include/generated/uapi/", "include/generated/uapi/")
 _INCLUDE = r'^[[:space:]]*#[[:space:]]*include[[:space:]]*["<][^">]+[">]'
+
+
+_Words = dict[tuple[str, str], list[str]]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -123,12 +126,12 @@ def _object(
             found[source] = (owner, goal)
 
 
-def _evaluate(top: Path, folders: list[str]) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], list[str]]]:
+def _evaluate(top: Path, folders: list[str]) -> tuple[_Words, _Words]:
     said = subprocess.run(
         ["make", "-rR", "-s", "-f", str(_WALK), f"walk={' '.join(folders)}"], cwd=top, capture_output=True, text=True,
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, check=False).stdout
-    lists: dict[tuple[str, str], list[str]] = {}
-    parts: dict[tuple[str, str], list[str]] = {}
+    lists: _Words = {}
+    parts: _Words = {}
     for line in said.splitlines():
         what, _, rest = line.partition(" ")
         words = rest.split()
@@ -155,11 +158,12 @@ class _Includes:
             return cls(json.loads(memo.read_text()))
         except (OSError, ValueError):
             pass
-        folders = [name for name in (*{name.partition("/")[0] for name in _TOP}, "include") if (tree.path / name).is_dir()]
+        folders = {name for name in (*(name.partition("/")[0] for name in _TOP), "include")
+                   if (tree.path / name).is_dir()}
         said = subprocess.run(
             ["grep", "-rE", "--include=*.[ch]", "--exclude-dir=tools", _INCLUDE, *sorted(folders)], cwd=tree.path,
-            capture_output=True, text=True, errors="surrogateescape", env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-            check=False).stdout
+            capture_output=True, text=True, errors="surrogateescape", check=False,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}).stdout
         lines: dict[str, list[str]] = defaultdict(list)
         for line in said.splitlines():
             file, _, rest = line.partition(":")

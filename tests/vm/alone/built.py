@@ -15,7 +15,7 @@ from pylivepatch import Core
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
 
-from conftest import KernelLog  # noqa: E402
+from conftest import KernelLog
 
 SECONDS = 120.0
 
