@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from pylivepatch.errors import (
@@ -20,6 +21,7 @@ from pylivepatch.errors import (
     UnsupportedError,
 )
 
+_SYSFS = Path("/sys")
 _UNCHANGED = "nothing has changed"
 _AS_BEFORE = "the kernel is as it was before"
 _RELOAD = "unload its module and load it again"
@@ -131,6 +133,31 @@ def refusal(
     if row.kind is UnsupportedError:
         return UnsupportedError(message, feature=verb, remedy=row.remedy)
     return row.kind(message, after=_UNCHANGED, remedy=row.remedy)
+
+
+def no_klpctl(what: str, feature: str, sysfs: Path = _SYSFS) -> UnsupportedError:
+    """Make the exception for a family that the kernel does not know.
+
+    Args:
+        what: What does not work for that.
+        feature: The feature that is missing.
+        sysfs: The mount point of sysfs, which all network namespaces see alike.
+
+    Returns:
+        The exception, to be raised.
+    """
+    # The family is in the initial network namespace only.
+    if (sysfs / "module/klpctl").is_dir():
+        return UnsupportedError(
+            f"{what}: the module klpctl is loaded, but cannot be reached from this network namespace",
+            feature=feature,
+            remedy="run it in the initial network namespace (nsenter -t 1 -n), or use the backend sysfs",
+        )
+    return UnsupportedError(
+        f"{what}: the module klpctl is not loaded, and cannot be loaded from here",
+        feature=feature,
+        remedy="install klpctl and load it as root, or use the backend sysfs",
+    )
 
 
 # As klp_find_object_symbol() of kernel/livepatch/core.c says it (6.1 to 6.12).

@@ -298,7 +298,8 @@ class SysfsBackend:
             finally:
                 os.close(file)
         except OSError as error:
-            number = error.errno or errno.EIO
+            # kernfs says ENODEV when the patch goes between open() and write().
+            number = errno.ENOENT if error.errno == errno.ENODEV else error.errno or errno.EIO
             raise refusal(number, verb, name, busy=self.busy(), filename=str(path)) from error
 
 

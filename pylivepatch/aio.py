@@ -44,6 +44,7 @@ from pylivepatch._aio_transition import Transition
 from pylivepatch._modules import LAST_REFERENCE
 from pylivepatch._pulse import Pulse
 from pylivepatch.errors import PatchStateError, TransitionBusyError
+from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
     import os
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from pylivepatch._backend import BackendName
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
-    from pylivepatch.state import Object, PatchState, PatchStatus
+    from pylivepatch.info import PatchInfo
+    from pylivepatch.preflight import Finding
+    from pylivepatch.state import Blocker, Object, PatchStatus
     from pylivepatch.transition import OnTimeout
 
 __all__ = ["Core", "Monitor", "Patch", "Transition"]
@@ -123,6 +126,35 @@ class Core:
     def status(self) -> list[PatchStatus]:
         """Read all patches at one moment, everything about each."""
         return self._core.status()
+
+    def blockers(self) -> list[Blocker]:
+        """List the tasks that the running transition waits for, as `pylivepatch.Core.blockers`."""
+        return self._core.blockers()
+
+    def preflight(self, path: str | os.PathLike[str], /, **params: str | int | bool) -> list[Finding]:
+        """Find what stands in the way of a patch, as `pylivepatch.Core.preflight`."""
+        return self._core.preflight(path, **params)
+
+    def info(self, name: str) -> PatchInfo:
+        """Say everything that is known about a loaded patch, as `pylivepatch.Core.info`."""
+        return self._core.info(name)
+
+    def fixes(self, cve: str) -> list[PatchInfo]:
+        """Find the enabled patches that fix a CVE, as `pylivepatch.Core.fixes`."""
+        return self._core.fixes(cve)
+
+    async def unload_replaced(self) -> list[str]:
+        """Unload the patches that another patch replaced, as `pylivepatch.Core.unload_replaced`.
+
+        Raises:
+            LivepatchError: As `pylivepatch.Core.unload_replaced`, with the same states
+                after the failure.
+        """
+        self.features.require("events")
+        replaced = [patch for patch in self.patches() if patch.state is PatchState.REPLACED]
+        for patch in replaced:
+            await patch.unload()
+        return [patch.name for patch in replaced]
 
     def __iter__(self) -> Iterator[Patch]:
         return iter(self.patches())

@@ -16,9 +16,9 @@ from pylivepatch._klpctl import KlpctlBackend
 from pylivepatch._kmsg import explained
 from pylivepatch._names import module_options, patch_name
 from pylivepatch._netlink import RefusedError
-from pylivepatch._refusal import refusal
+from pylivepatch._refusal import no_klpctl, refusal
 from pylivepatch._sysfs import SysfsBackend
-from pylivepatch.errors import BadDataError, PatchStateError, UnsupportedError
+from pylivepatch.errors import BadDataError, PatchStateError
 from pylivepatch.info import PatchInfo, cve_name, loaded
 from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
@@ -77,11 +77,7 @@ class Core:
         if backend != "sysfs" and not captured:
             self._backend = _klpctl_backend(sysfs) or sysfs
         if backend == "klpctl" and self._backend is sysfs:
-            raise UnsupportedError(
-                "the module klpctl is not loaded, and cannot be loaded",
-                feature="klpctl",
-                remedy="install klpctl and load it as root, or use the backend sysfs",
-            )
+            raise no_klpctl("klpctl cannot be used", "klpctl", self._sysfs)
 
     def __repr__(self) -> str:
         return f"<Core {self.release} by {self.backend}>"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from pylivepatch import _wire
 from pylivepatch._netlink import Netlink, RefusedError
-from pylivepatch._refusal import refusal
+from pylivepatch._refusal import no_klpctl, refusal
 from pylivepatch.errors import BadDataError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -96,21 +96,13 @@ class _Reader(Protocol):
     def close(self) -> None: ...
 
 
-def _no_klpctl() -> UnsupportedError:
-    return UnsupportedError(
-        "there are no events: the module klpctl is not loaded",
-        feature="events",
-        remedy="install klpctl and load it as root",
-    )
-
-
 class _NetlinkReader:
     def __init__(self) -> None:
         try:
             self._netlink = Netlink(subscribe=True)
         except RefusedError as error:
             if error.number == errno.ENOENT:
-                raise _no_klpctl() from None
+                raise no_klpctl("there are no events", "events") from None
             raise refusal(error.number, "read", "events", extack=error.extack) from None
 
     def fileno(self) -> int:

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import ShellComplete, get_completion_class
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from pylivepatch.core import Core
 from pylivepatch.errors import LivepatchError
@@ -26,6 +26,12 @@ def patch_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     with contextlib.suppress(LivepatchError, OSError), Core("sysfs", root=_root(ctx)) as core:
         return _starting((status.name for status in core.status()), incomplete)
     return []
+
+
+def patch_names_and_files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a patch, or leave it to the shell to complete that of a file."""
+    names = [] if "/" in incomplete else patch_names(ctx, parameter, incomplete)
+    return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
 
 
 def installed_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -9,6 +9,7 @@ import click
 
 from pylivepatch._image import SUFFIXES
 from pylivepatch.cli._session import Session, json_option
+from pylivepatch.cli.completion import patch_names_and_files
 from pylivepatch.info import PatchInfo
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _UNKNOWN = "not known"
 
 
 @click.command()
-@click.argument("patch", metavar="FILE|NAME")
+@click.argument("patch", metavar="FILE|NAME", shell_complete=patch_names_and_files)
 @click.option("--diff", is_flag=True, help="Print the source diff that the patch carries, and nothing else.")
 @json_option
 @click.pass_obj

@@ -53,7 +53,16 @@ static int sleepers_get(char *buf, const struct kernel_param *param)
 	return sysfs_emit(buf, "%d\n", atomic_read(&sleepers));
 }
 
-static const struct kernel_param_ops sleepers_ops = { .get = sleepers_get };
+/* Without a set, the kernel calls NULL when the parameter is given to insmod. */
+static int sleepers_set(const char *val, const struct kernel_param *param)
+{
+	return -EPERM;
+}
+
+static const struct kernel_param_ops sleepers_ops = {
+	.set = sleepers_set,
+	.get = sleepers_get,
+};
 module_param_cb(sleepers, &sleepers_ops, NULL, 0444);
 
 static int hold_set(const char *val, const struct kernel_param *param)

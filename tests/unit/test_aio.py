@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import pylivepatch
 from pylivepatch import PatchState, Target, TransitionReversedError, TransitionTimeoutError, UnsupportedError, aio
 
 if TYPE_CHECKING:
@@ -74,6 +76,17 @@ def test_what_only_reads(enabling: Path) -> None:
                 core.monitor()
 
     run(body())
+
+
+@pytest.mark.parametrize("kind", ["Core", "Patch", "Transition", "Monitor"])
+def test_nothing_is_missing(kind: str) -> None:
+    """Each public name of the classes without asyncio is there, and its parameters are the same."""
+    sync, other = getattr(pylivepatch, kind), getattr(aio, kind)
+    for name in (name for name in vars(sync) if not name.startswith("_")):
+        assert hasattr(other, name), name
+        if callable(there := getattr(sync, name)):
+            mine, theirs = (inspect.signature(each).parameters.values() for each in (getattr(other, name), there))
+            assert [(p.name, p.kind, p.default) for p in mine] == [(p.name, p.kind, p.default) for p in theirs], name
 
 
 def test_waiting(enabling: Path) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pylivepatch.cli import man
 from pylivepatch.cli._main import group
 
-NAMED = ("enable", "revert", "unload", "status", "force")
+NAMED = ("confirm", "enable", "revert", "unload", "status", "force")
 
 
 def commands() -> Iterator[click.Context]:
@@ -41,6 +41,25 @@ def test_bash_understands_it() -> None:
     """The script has no syntax error."""
     script = CliRunner().invoke(group, ["completion", "bash"]).stdout
     subprocess.run(["bash", "-n"], input=script.encode(), check=True)
+
+
+def test_every_name_is_completed() -> None:
+    """No command that takes the name of a patch is without completion of it."""
+    taking = {
+        context.info_name
+        for context in commands()
+        for parameter in context.command.params
+        if isinstance(parameter, click.Argument) and "NAME" in parameter.make_metavar(context)
+    }
+    assert taking == {*NAMED, "info", "uninstall"}
+
+
+def test_info_takes_names_and_files(enabling: Path) -> None:
+    """What info may be given is the name of a patch, or a file, which the shell completes."""
+    found = ShellComplete(group, {}, "pylivepatch", "_PYLIVEPATCH_COMPLETE").get_completions
+    words = ["--root", str(enabling), "info"]
+    assert [(each.value, each.type) for each in found(words, "plp_f")] == [("plp_foreign", "plain"), ("plp_f", "file")]
+    assert [(each.value, each.type) for each in found(words, "./p")] == [("./p", "file")]
 
 
 @pytest.mark.parametrize("command", NAMED)

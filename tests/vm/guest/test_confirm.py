@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Sleeper, cmdline, until
+from support import kernel
 
 from pylivepatch import Action, Core, PatchState, PatchStateError, TransitionBusyError
 
@@ -26,19 +28,29 @@ with Core("klpctl") as core:
     if "{when}" == "before":
         print("ready", flush=True)
         time.sleep(60)
-    patch.enable(timeout=None, wait="{when}" == "after", confirm_within=60)
+    patch.enable(timeout=None, wait="{when}" != "during", confirm_within=float("{window}"))
     print("ready", flush=True)
     time.sleep(60)
 """
 
 
-def owner(name: str, when: str) -> subprocess.Popen[str]:
+def owner(name: str, when: str, window: float = 60.0) -> subprocess.Popen[str]:
     """A process that enables a patch and never confirms it; ready when it says so."""
-    code = OWNER.format(name=name, when=when)
+    code = OWNER.format(name=name, when=when, window=window)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+@contextlib.contextmanager
+def unchanged_but_disabled() -> Iterator[None]:
+    """Insist that all is as before, but that a patch which was only registered is disabled now."""
+    before = kernel()
+    yield
+    after = kernel()
+    assert before.pop("patches") != after.pop("patches")
+    assert after == before
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -106,20 +118,35 @@ def test_a_window_that_ends_in_mid_transition(core: Core, payload: Payload, slee
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("when", ["before", "during", "after"])
-def test_killing_the_owner_takes_the_patch_back(
-    core: Core, payload: Payload, sleeper: Sleep, when: str
-) -> None:
+def test_killing_the_owner_takes_the_patch_back(core: Core, payload: Payload, sleeper: Sleep, when: str) -> None:
     """kill -9 of the owner before the start, in mid-transition or after completion: unpatched, nothing left."""
     if when == "during":
         sleeper()
     patch = core.load(payload("plp_hold"))
-    process = owner("plp_hold", when)
+    # Infinite: no window runs, and the owner's end alone takes the patch back.
+    process = owner("plp_hold", when, math.inf)
     expected = {"before": PatchState.REGISTERED, "during": PatchState.ENABLING, "after": PatchState.ENABLED}
     assert patch.state is expected[when]
     kill(process)
     until(lambda: patch.state in (PatchState.DISABLED, PatchState.REGISTERED))
     until(lambda: Path("/sys/module/plp_hold/refcnt").read_text() == "0\n")
     assert not Path("/sys/kernel/livepatch/plp_hold").exists()
+    patch.unload()
+
+
+@pytest.mark.smoke
+def test_killing_the_owner_before_the_confirmation(core: Core, payload: Payload) -> None:
+    """kill -9 after completion, while the window is still open: the kernel is as it was before."""
+    patch = core.load(payload("plp_cmdline"))
+    with unchanged_but_disabled():
+        process = owner("plp_cmdline", "after", 600)
+        assert patch.state is PatchState.ENABLED
+        assert patch.status().confirm_until is not None
+        assert cmdline() == "cmdline: patched"
+        kill(process)
+        until(lambda: patch.state is PatchState.DISABLED)
+        until(lambda: Path("/sys/module/plp_cmdline/refcnt").read_text() == "0\n")
+    assert patch.status().confirm_until is None
     patch.unload()
 
 

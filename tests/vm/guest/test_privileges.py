@@ -28,7 +28,7 @@ from support import (
     unchanged,
 )
 
-from pylivepatch import Core, Patch
+from pylivepatch import Core, Monitor, Patch, UnsupportedError
 
 Payload = Callable[[str], Path]
 K = constants(HEADER)
@@ -222,6 +222,10 @@ def test_another_network_namespace_does_not_have_the_family(core: Core) -> None:
         print(info.value.number)
         with Core() as other:
             print(other.backend)
+        for asked in (lambda: Core("klpctl"), Monitor):
+            with pytest.raises(UnsupportedError, match=r"is loaded, but .* this network namespace") as refused:
+                asked()
+            assert "initial network namespace" in refused.value.remedy
 
     done = forked(look, namespaces=CLONE_NEWNET)
     assert (done.stdout, done.stderr) == (f"{errno.ENOENT}\nsysfs\n", "")

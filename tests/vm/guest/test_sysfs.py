@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from support import attempt, cli, said, unchanged
 
 from pylivepatch import (
     Core,
+    PatchNotFoundError,
     PatchState,
     PatchStateError,
     Target,
@@ -28,6 +31,19 @@ FOREIGN = "loadavg: foreign"
 def loadavg() -> str:
     """What /proc/loadavg says."""
     return Path("/proc/loadavg").read_text().strip()
+
+
+def test_a_patch_that_goes_before_the_write(tmp_path: Path) -> None:
+    """ENODEV of a write, which kernfs says of a file that has gone, means that the patch has gone."""
+    patch = tmp_path / "sys/kernel/livepatch/gone"
+    patch.mkdir(parents=True)
+    for name in ("enabled", "transition"):
+        (patch / name).write_text("1\n")
+    (tmp_path / "proc").mkdir()
+    # A misc device that nobody has: open() says ENODEV.
+    os.mknod(patch / "force", stat.S_IFCHR | 0o600, os.makedev(10, 254))
+    with Core("sysfs", root=tmp_path) as core, pytest.raises(PatchNotFoundError, match="gone"):
+        core["gone"].force(accept_risk=True)
 
 
 @pytest.fixture
