@@ -56,6 +56,11 @@ class Step:
         lines = [line[1:] for line in self._diff(name).split("\n")[2:] if line[:1] in ("+", "-")]
         return frozenset(_WORD.findall("\n".join(lines)))
 
+    @functools.cache  # noqa: B019
+    def new_words(self, name: str) -> frozenset[str]:
+        """Return the identifiers that *name* has since the step."""
+        return self.words(name) - set(_WORD.findall((self.older / name).read_text(errors="replace")))
+
     def helpers(self, message: str, have: Iterable[str], ending: str = ".h") -> list[str]:
         """Return the changed files that an error message is about: those that change what it names.
 
@@ -71,6 +76,8 @@ class Step:
         taken = set(have)
         found = [name for name in self.changed
                  if name.endswith(ending) and name not in taken and named & self.words(name)]
+        # a name that is new there says more than one that stands beside a change
+        found = [name for name in found if named & self.new_words(name)] or found
         return found if len(found) <= MOST_HELPERS else []
 
 

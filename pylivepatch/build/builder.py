@@ -197,9 +197,10 @@ class _Job:
             image = Image.vmlinux(self.target.image)
             release = image.release()
             if release != self.target.release:
-                raise MismatchError(f"{image.path} is the image of {release}, and not what runs as {self.target.release}: "
-                                    "the patch would be compiled for one and proved on the other", kind="mismatch",
-                                    remedy="name the image of that release (--image)")
+                raise MismatchError(
+                    f"{image.path} is the image of {release}, and not what runs as {self.target.release}: the patch "
+                    "would be compiled for one and proved on the other", kind="mismatch",
+                    remedy="name the image of that release (--image)")
             return image
         for path in self.target.modules.rglob("*.ko*"):
             if path.name.partition(".")[0].replace("-", "_") == name:

@@ -193,7 +193,7 @@ def _consistent(found: Match, section: Section, functions: list[Symbol], bases: 
     for base in bases:
         good = 0
         for reloc in section.relocs:
-            if (reloc.symbol.undefined and reloc.type in WIDTH) or (reloc.symbol.section is not None and reloc.symbol.name and not reloc.symbol.is_section):
+            if reloc.type in WIDTH and reloc.symbol.name and not reloc.symbol.is_section:
                 value = _value(found.image, reloc, base)
                 good += value is not None and reloc.symbol.name in found.image.names(value)
         best.append((good, base))

@@ -25,8 +25,8 @@ class Kernel:
 
     Attributes:
         series: For example "6.1".
-        flavour: One of `FLAVOURS`.
-        release: What `uname -r` says in the guest.
+        flavour: "standard", "cloud" or "rt".
+        release: What ``uname -r`` says in the guest.
         version: Version of the package.
         path: The cache entry: vmlinuz, vmlinux, config, System.map, and lib/modules/RELEASE below it.
     """

@@ -68,8 +68,8 @@ def written(folder: Path, name: str, tree: Path, edits: Sequence[Edit] | str) ->
 def test_builds(case: Case, target: Target, tree: Path, modules: Path) -> None:
     """The patch replaces the functions that change, and no other."""
     path = written(modules, case.name, tree, case.edits)
-    result = build([path], target=target, output=modules / f"plp_{case.name}.ko", foreign=case.foreign, replace=case.replace,
-                   description=case.covers)
+    result = build([path], target=target, output=modules / f"plp_{case.name}.ko", foreign=case.foreign,
+                   replace=case.replace, description=case.covers)
     names = {func.name for func in result.functions}
     assert names == case.funcs if case.funcs else names
     assert result.proved >= len(names)
@@ -130,7 +130,8 @@ def test_several_diffs_in_one_patch(target: Target, tree: Path, tmp_path: Path) 
     later = after.replace("plp=%d", "PLP=%d")
     second = tmp_path / "second.diff"
     second.write_text("".join(difflib.unified_diff(
-        after.splitlines(keepends=True), later.splitlines(keepends=True), "a/fs/proc/cmdline.c", "b/fs/proc/cmdline.c")))
+        after.splitlines(keepends=True), later.splitlines(keepends=True),
+        "a/fs/proc/cmdline.c", "b/fs/proc/cmdline.c")))
     third = written(tmp_path, "third", tree, named("new_function").edits)
     result = build([first, second, third], target=target, output=tmp_path / "x.ko")
     assert {func.name for func in result.functions} == {"cmdline_proc_show", "version_proc_show"}
@@ -175,7 +176,8 @@ def test_another_source_is_caught(target: Target, tree: Path, modules: Path, tmp
     source = tmp_path / "source"
     shutil.copytree(tree, source, symlinks=True, ignore=shutil.ignore_patterns("*.o", "*.cmd", ".*"))
     path = source / "fs/proc/cmdline.c"
-    path.write_text(path.read_text().replace("	seq_putc(m, '\\n');\n", "	seq_putc(m, '\\n');\n	seq_putc(m, '\\n');\n"))
+    line = "	seq_putc(m, '\\n');\n"
+    path.write_text(path.read_text().replace(line, line + line))
     refused(target, modules, tmp_path, source=source)
 
 
