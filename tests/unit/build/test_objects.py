@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Objects taken apart, compared and written, with what the compiler here makes of a few lines."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pylivepatch import BadDataError, BuildError
+from pylivepatch.build import layout
+from pylivepatch.build.compare import Changes, compare
+from pylivepatch.build.elf import SHN_LIVEPATCH, STB_GLOBAL, Object, Reloc, Section, Symbol
+from pylivepatch.build.parts import Parts
+
+FLAGS = ("-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-fno-asynchronous-unwind-tables",
+         "-fcf-protection=none", "-mcmodel=kernel", "-fno-jump-tables", "-gbtf")
+BASE = """
+extern int puts(const char *);
+struct thing { int a; long b; };
+static int count;
+int table[3] = { 1, 2, 3 };
+static __attribute__((noinline)) int helper(int n) { return n * 3 + count; }
+int first(struct thing *t) { count++; return helper(t->a); }
+int second(void) { static int calls; return puts("second") + ++calls; }
+int (*pointer(void))(void) { return second; }
+__attribute__((section(".init.text"))) int begin(void) { return puts("begin"); }
+"""
+
+
+def compiled(folder: Path, text: str, name: str = "x") -> Object:
+    """Compile a text as the builder does."""
+    (folder / f"{name}.c").write_text(text)
+    subprocess.run(["gcc", *FLAGS, "-o", folder / f"{name}.o", folder / f"{name}.c"], check=True)
+    return Object.open(folder / f"{name}.o")
+
+
+def changes(folder: Path, old: str, new: str) -> Changes:
+    """Compare two texts."""
+    return compare("x.c", Parts(compiled(folder, BASE)), Parts(compiled(folder, BASE.replace(old, new), "y")))
+
+
+def names(found: Changes) -> set[str]:
+    """Name the functions that changed."""
+    return {new.name for _, new in found.functions}
+
+
+def test_an_object_survives_reading_and_writing(tmp_path: Path) -> None:
+    """Sections, symbols and relocations are the same after a round trip, and the linker takes the object."""
+    one = compiled(tmp_path, BASE)
+    one.write(tmp_path / "again.o")
+    two = Object.open(tmp_path / "again.o")
+    for a, b in zip(one.sections, two.sections, strict=True):
+        assert (a.name, a.type, a.flags, a.data, a.size, a.align) == (b.name, b.type, b.flags, b.data, b.size, b.align)
+        assert [(r.offset, r.type, r.addend, r.symbol.name) for r in a.relocs] == [
+            (r.offset, r.type, r.addend, r.symbol.name) for r in b.relocs]
+    assert sorted((s.name, s.value, s.size) for s in one.symbols) == sorted((s.name, s.value, s.size) for s in two.symbols)
+    assert one.pack() == two.pack()
+    subprocess.run(["ld", "-r", "-o", tmp_path / "linked.o", tmp_path / "again.o"], check=True)
+
+
+def test_livepatch_relocations_are_sections_of_their_own(tmp_path: Path) -> None:
+    """They are written as the kernel's module-elf-format says, and read again."""
+    made = Object()
+    section = Section(".text.f", flags=6, data=bytearray(8), size=8)
+    symbol = Symbol(".klp.sym.vmlinux.f,2", bind=STB_GLOBAL, shndx=SHN_LIVEPATCH)
+    section.livepatch["vmlinux"] = [Reloc(4, 2, symbol, -4)]
+    made.sections.append(section)
+    made.symbols.append(symbol)
+    made.write(tmp_path / "x.o")
+    said = subprocess.run(["readelf", "-SW", tmp_path / "x.o"], capture_output=True, text=True, check=True).stdout
+    assert ".klp.rela.vmlinux..text.f" in said
+    again = Object.open(tmp_path / "x.o")
+    [reloc] = again.sections[0].livepatch["vmlinux"]
+    assert (reloc.symbol.name, reloc.symbol.shndx, reloc.addend) == (symbol.name, SHN_LIVEPATCH, -4)
+
+
+@pytest.mark.parametrize("data", [b"", b"not ELF", b"\x7fELF" + bytes(60)])
+def test_what_is_no_object(data: bytes) -> None:
+    """It is refused by its name."""
+    with pytest.raises(BadDataError, match="thing"):
+        Object.parse(data, "thing")
+
+
+def test_nothing_changes(tmp_path: Path) -> None:
+    """The same text is the same code; comments and lines change nothing."""
+    assert not names(changes(tmp_path, "static int count;", "/* more\nlines */\nstatic int count;"))
+
+
+def test_a_changed_function(tmp_path: Path) -> None:
+    """Only that function changes; where it does is told."""
+    found = changes(tmp_path, 'puts("second") +', 'puts("second") - 5 +')
+    assert names(found) == {"second"}
+    assert found.first["second"] > 0
+
+
+def test_a_changed_string(tmp_path: Path) -> None:
+    """A string is a part of the function that uses it."""
+    assert names(changes(tmp_path, '"second"', '"zweite"')) == {"second"}
+
+
+def test_a_changed_callee(tmp_path: Path) -> None:
+    """A function of its own changes alone; its callers stay."""
+    assert names(changes(tmp_path, "n * 3", "n * 4")) == {"helper"}
+
+
+def test_a_new_function_and_new_data(tmp_path: Path) -> None:
+    """What is new is no change of what there is."""
+    found = changes(tmp_path, "int second(void) {", "static int more = 5;\n__attribute__((noinline)) int other(void) "
+                    "{ return ++more; }\nint second(void) { other();")
+    assert names(found) == {"second"}
+    assert {part.name for part in found.added} == {"other"}
+
+
+@pytest.mark.parametrize(("old", "new", "kind", "symbol"), [
+    ("{ 1, 2, 3 }", "{ 1, 2, 4 }", "data", "table"),
+    ("table[3] = { 1, 2, 3 }", "table[4] = { 1, 2, 3 }", "data", "table"),
+    ('puts("begin")', 'puts("start")', "init", "begin"),
+])
+def test_what_cannot_change(tmp_path: Path, old: str, new: str, kind: str, symbol: str) -> None:
+    """Data in use and init code are refused by name."""
+    with pytest.raises(BuildError) as caught:
+        changes(tmp_path, old, new)
+    assert (caught.value.kind, caught.value.symbol) == (kind, symbol)
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("int a; long b;", "int a; long b; int c;", "c is new"),
+    ("int a; long b;", "long b; int a;", "a is"),
+    ("int a; long b;", "unsigned int a; long b;", "a is"),
+])
+def test_types_that_change(tmp_path: Path, old: str, new: str, words: str) -> None:
+    """A struct that exists already must stay as it is."""
+    before = compiled(tmp_path, BASE)
+    layout.check("x.c", before, compiled(tmp_path, BASE, "y"))
+    with pytest.raises(BuildError, match="struct thing changes") as caught:
+        layout.check("x.c", before, compiled(tmp_path, BASE.replace(old, new), "y"))
+    assert caught.value.kind == "layout"
+    assert words in str(caught.value) or "its size" in str(caught.value)
+
+
+def test_what_a_reference_means(tmp_path: Path) -> None:
+    """An operand with an immediate behind it means the variable, not what stands before it."""
+    parts = Parts(compiled(tmp_path, "static long a, b;\nvoid f(void) { a = 5; b = 7; }\nlong g(void) { return a + b; }"))
+    function = parts.named("f")
+    assert function is not None
+    assert {(ref.part.name if ref.part else "", ref.at) for ref in function.refs} == {("a", 0), ("b", 0)}
+
+
+def test_calls_and_pointers(tmp_path: Path) -> None:
+    """A call may go to new code; a pointer is no call."""
+    parts = Parts(compiled(tmp_path, BASE))
+    for name, branch in (("first", True), ("pointer", False)):
+        function = parts.named(name)
+        assert function is not None
+        assert [ref.branch for ref in function.refs if ref.part and ref.part.is_func] == [branch]
