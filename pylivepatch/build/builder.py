@@ -117,8 +117,9 @@ class _Job:
             work = Path(folder)
             names = ", ".join(unit.source for unit in touched[:3]) + (" …" if len(touched) > 3 else "")
             with self._step("compile", f"compiling {names}"):
+                pre = compiler.as_built(touched)  # makes headers, too, which the shadow has to have
                 shadow = self.diff.apply(tree, work / "shadow", touched)
-                objects = self._compile(compiler, touched, tree, shadow, work)
+                objects = self._compile(compiler, touched, pre, shadow, work)
             with self._step("compare", "comparing with the code that runs, and with the patched code"):
                 compared = [self._compare(unit, pre, orig, patched, symbols)
                             for unit, (pre, orig, patched) in zip(touched, objects, strict=True)]
@@ -165,17 +166,16 @@ class _Job:
         return sorted(found)
 
     def _compile(
-        self, compiler: Compiler, touched: list[Unit], tree: Tree, shadow: Path, work: Path,
+        self, compiler: Compiler, touched: list[Unit], pre: dict[Unit, Path], shadow: Path, work: Path,
     ) -> list[tuple[Object, Object, Object]]:
-        pre = compiler.as_built(touched)
-
         def one(job: tuple[Unit, Path, str]) -> Path:
             unit, root, kind = job
             out = work / f"{unit.source.replace('/', '-')}.{kind}.o"
             compiler.compile(unit, root, out)
             return out
 
-        jobs = [(unit, root, kind) for unit in touched for root, kind in ((shadow, "patched"), (tree.path, "orig"))]
+        roots = (shadow, "patched"), (compiler.tree.path, "orig")
+        jobs = [(unit, root, kind) for unit in touched for root, kind in roots]
         with ThreadPoolExecutor(2) as pool:
             made = list(pool.map(one, jobs))
         return [(Object.open(pre[unit]), Object.open(made[2 * n + 1]), Object.open(made[2 * n]))

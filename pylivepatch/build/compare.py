@@ -168,7 +168,7 @@ class _Comparison:
             return False
         if a.part.is_string and b.part.is_string:
             return a.part.data == b.part.data
-        alike = suffix_free(a.part.name) == suffix_free(b.part.name) or not a.part.symbols
+        alike = _nameless(a.part.name) == _nameless(b.part.name) or not a.part.symbols
         return alike and self._equal(a.part, b.part)
 
     def _same_entries(self, old: Part, new: Part) -> bool:
@@ -247,6 +247,11 @@ class _Comparison:
             f"the diff changes what {self.source} registers when it starts ({culprit} in {name})",
             kind="registration", symbol=culprit, file=self.source,
             remedy="the kernel reads that once, at boot or when a module loads: do it in a pre-patch callback instead")
+
+
+def _nameless(name: str) -> str:
+    """Return *name* without the numbers that the compiler, or the preprocessor's __COUNTER__, gives."""
+    return re.sub(r"\A(__UNIQUE_ID_\w*?)\d+\Z", r"\1", suffix_free(name))
 
 
 def _meant(parts: list[Part]) -> set[str]:
