@@ -159,8 +159,9 @@ def test_another_config_is_caught(target: Target, modules: Path, tmp_path: Path)
     """Code of another configuration is not what runs."""
     config = tmp_path / "config"
     text = target.config.read_text()
-    changed = text.replace("CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y", "CONFIG_CC_OPTIMIZE_FOR_SIZE=y")
-    assert changed != text
+    changed = text.replace("CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y", "# CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE is not set")
+    changed = changed.replace("# CONFIG_CC_OPTIMIZE_FOR_SIZE is not set", "CONFIG_CC_OPTIMIZE_FOR_SIZE=y")
+    assert changed.count("CONFIG_CC_OPTIMIZE_FOR_SIZE=y") == 1
     config.write_text(changed)
     refused(target, modules, tmp_path, "two_functions", config=config)
 
@@ -175,10 +176,11 @@ def test_another_source_is_caught(target: Target, tree: Path, modules: Path, tmp
     """A source in which the function is another one does not compile to what runs."""
     source = tmp_path / "source"
     shutil.copytree(tree, source, symlinks=True, ignore=shutil.ignore_patterns("*.o", "*.cmd", ".*"))
-    path = source / "fs/proc/cmdline.c"
-    line = "	seq_putc(m, '\\n');\n"
-    path.write_text(path.read_text().replace(line, line + line))
-    refused(target, modules, tmp_path, source=source)
+    path = source / "fs/proc/meminfo.c"
+    text = path.read_text()
+    assert text.count("i.freeram);") == 1
+    path.write_text(text.replace("i.freeram);", "i.freeram + 1);"))
+    refused(target, modules, tmp_path, "two_functions", source=source)
 
 
 def refused(target: Target, modules: Path, tmp_path: Path, name: str = "static_local", **other: object) -> None:
