@@ -53,7 +53,8 @@ def until_unpatched(name: str, start: float) -> float:
 
 def killed(when: str, name: str, window: float) -> float:
     """Kill the owner of a patch at some point; return the seconds until the kernel is back."""
-    process = subprocess.Popen([sys.executable, "-c", OWNER, when, name, str(window)], stdout=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-c", OWNER, when, name, str(window)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     if when == "in mid-transition":

@@ -55,7 +55,8 @@ def test_an_object_survives_reading_and_writing(tmp_path: Path) -> None:
         assert (a.name, a.type, a.flags, a.data, a.size, a.align) == (b.name, b.type, b.flags, b.data, b.size, b.align)
         assert [(r.offset, r.type, r.addend, r.symbol.name) for r in a.relocs] == [
             (r.offset, r.type, r.addend, r.symbol.name) for r in b.relocs]
-    assert sorted((s.name, s.value, s.size) for s in one.symbols) == sorted((s.name, s.value, s.size) for s in two.symbols)
+    before, after = (sorted((s.name, s.value, s.size) for s in each.symbols) for each in (one, two))
+    assert before == after
     assert one.pack() == two.pack()
     subprocess.run(["ld", "-r", "-o", tmp_path / "linked.o", tmp_path / "again.o"], check=True)
 
@@ -142,7 +143,8 @@ def test_types_that_change(tmp_path: Path, old: str, new: str, words: str) -> No
 
 def test_what_a_reference_means(tmp_path: Path) -> None:
     """An operand with an immediate behind it means the variable, not what stands before it."""
-    parts = Parts(compiled(tmp_path, "static long a, b;\nvoid f(void) { a = 5; b = 7; }\nlong g(void) { return a + b; }"))
+    text = "static long a, b;\nvoid f(void) { a = 5; b = 7; }\nlong g(void) { return a + b; }"
+    parts = Parts(compiled(tmp_path, text))
     function = parts.named("f")
     assert function is not None
     assert {(ref.part.name if ref.part else "", ref.at) for ref in function.refs} == {("a", 0), ("b", 0)}
