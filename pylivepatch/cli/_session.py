@@ -167,7 +167,7 @@ def error_data(error: LivepatchError) -> dict[str, object]:
         "after": error.after,
         "remedy": error.remedy,
     }
-    for field in ("errno", "filename", "extack", "patch", "func", "feature", "since"):
+    for field in ("errno", "filename", "extack", "patch", "func", "feature", "since", "kind", "symbol", "file"):
         if isinstance(value := getattr(error, field, None), str | int) and value != "":
             data[field] = value
     if isinstance(error, KernelError):
