@@ -45,8 +45,8 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
     assert not seen(case), "before the patch"
     patch = core.load(folder / f"plp_{name}.ko")
     if case["foreign"]:
-        if patch.transition:
-            patch.transition.wait()
+        if transition := patch.transition:
+            transition.wait()
     else:
         assert not seen(case), "loaded, and not enabled"
         patch.enable(timeout=SECONDS)

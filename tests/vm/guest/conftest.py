@@ -86,8 +86,8 @@ def clean_up() -> None:
     with Core() as core:
         for patch in reversed(core.patches()):
             with contextlib.suppress(LivepatchError):
-                if patch.transition:
-                    patch.transition.wait()
+                if transition := patch.transition:
+                    transition.wait()
             with contextlib.suppress(LivepatchError):
                 patch.revert(timeout=60)
             with contextlib.suppress(LivepatchError):

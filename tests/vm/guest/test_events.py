@@ -96,8 +96,8 @@ def test_a_foreign_patch_sends_events_too(core: Core, payload: Payload) -> None:
     """An ordinary livepatch module is followed from its first transition until it is unloaded."""
     with core.monitor() as monitor:
         patch = core.load(payload("plp_foreign"))
-        if patch.transition:
-            patch.transition.wait()
+        if transition := patch.transition:
+            transition.wait()
         # Past klpctl: the file that an operator would write to.
         Path("/sys/kernel/livepatch/plp_foreign/enabled").write_text("0")
         until(lambda: str(patch.state) == "disabled")

@@ -92,8 +92,8 @@ def test_a_foreign_patch_lives_by_sysfs(sysfs: Core, payload: Payload) -> None:
 def test_a_foreign_patch_is_enabled_again_by_a_reload(sysfs: Core, payload: Payload) -> None:
     """The kernel enables such a patch by loading alone: who loaded it may enable it again, others are told how."""
     patch = sysfs.load(payload("plp_foreign"))
-    if patch.transition:
-        patch.transition.wait()
+    if transition := patch.transition:
+        transition.wait()
     patch.revert()
     with unchanged("sysfs"), pytest.raises(UnsupportedError, match="load") as info:
         sysfs["plp_foreign"].enable()
