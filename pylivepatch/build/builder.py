@@ -184,8 +184,9 @@ class _Job:
     def _compare(
         self, unit: Unit, pre: Object, before: Object, after: Object, symbols: Symbols,
     ) -> _Compiled | None:
-        layout.check(unit.source, before, after)
         orig, patched = Parts(before), Parts(after)
+        exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
+        layout.check(unit.source, before, after, exported)
         changes = compare(unit.source, orig, patched)
         if not changes.functions:
             return None
@@ -220,12 +221,13 @@ class _Job:
                 if pair:
                     words = _words(pair[0].data, pair[1].data, item.first_change)
             functions.append(BuiltFunc(item.object, item.name, item.sympos, item.source, item.first_change, *words))
+        told = [*(note for item in compiled for note in item.changes.notes), *extract.notes]
         return BuildResult(
             name=self.about.name, path=output, release=self.target.release, functions=tuple(functions),
             added=tuple(extract.added), proved=sum(len(item.match.matched) for item in compiled),
             replace=self.about.replace, foreign=self.about.foreign,
             units=tuple(item.unit.source for item in compiled),
-            notes=(*self.notes, *dict.fromkeys(extract.notes)), seconds=self.seconds)
+            notes=(*self.notes, *dict.fromkeys(told)), seconds=self.seconds)
 
 
 def _words(old: bytes, new: bytes, at: int) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class Changes:
         removed: Functions that are no more. Old code may still run them; nothing is done about them.
         pairs: For each part of the patched object its original.
         first: For each changed function the offset of the first difference in the patched code.
+        notes: What the patch does without.
     """
 
     functions: list[tuple[Part, Part]] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Changes:
     removed: list[Part] = field(default_factory=list)
     pairs: dict[int, Part] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def original(self, part: Part) -> Part | None:
         """Return the original of *part* of the patched object, or None when it is new."""
@@ -230,14 +232,23 @@ class _Comparison:
             if export and culprit == name and not _EXPORTED.match(name):
                 # since 6.4 (ddb5cdbafaaa) an export is an entry without a symbol that refers to what is exported
                 culprit = next(iter(sorted(_meant(old) ^ _meant(new))), culprit)
+            if export and self._only_added(old, new):
+                fresh = sorted(_meant(new) - _meant(old)) if culprit in _meant(new) else [_EXPORTED.sub("", culprit)]
+                self.changes.notes += [f"{each} is not exported to modules, which a patch cannot do; its own code "
+                                       "calls it all the same" for each in fresh]
+                continue
             self._refuse_section(name, culprit, export=export, init=init)
+
+    def _only_added(self, old: list[Part], new: list[Part]) -> bool:
+        """Tell whether all that was exported still is."""
+        return all(any(self._equal(a, b) for b in new) for a in old) or _rows(old) < _rows(new)
 
     def _refuse_section(self, name: str, culprit: str, *, export: bool, init: bool) -> None:
         if export:
             culprit = _EXPORTED.sub("", culprit)
             raise BuildError(
                 f"the diff changes what {self.source} exports to modules ({culprit})", kind="export",
-                symbol=culprit, file=self.source, remedy="a patch cannot export: leave EXPORT_SYMBOL out of the diff")
+                symbol=culprit, file=self.source, remedy="modules may have it in use: leave EXPORT_SYMBOL as it is")
         if init and not name.startswith((".initcall", ".con_initcall", ".exitcall")):
             raise BuildError(
                 f"the diff changes data that is used at init only ({culprit} in {name})", kind="init",
@@ -257,6 +268,17 @@ def _nameless(name: str) -> str:
 def _meant(parts: list[Part]) -> set[str]:
     """Return the names that parts refer to."""
     return {ref.part.name if ref.part else ref.external for part in parts for ref in part.refs}
+
+
+def _rows(parts: list[Part]) -> set[tuple[bytes, str]]:
+    """Return what each reference of parts stands for: the bytes before it, and the name it refers to."""
+    rows = set()
+    for part in parts:
+        end = 0
+        for ref in part.refs:
+            rows.add((part.data[end:ref.offset].lstrip(b"\0"), ref.part.name if ref.part else ref.external))
+            end = ref.offset + 8
+    return rows
 
 
 def _owner(parts: Parts, static: Part) -> str:

@@ -63,17 +63,6 @@ class Compiler:
             said = "\n".join(said.strip().splitlines()[:20])
             raise BuildError(f"{unit.source} does not compile:\n{said}", kind="compile", file=unit.source)
 
-    def versions(self, unit: Unit, root: Path) -> dict[str, str]:
-        """Return the symbols that a unit exports, with their versions, as modpost would have them."""
-        command = self._compile_command(unit)
-        command = re.sub(r"-Wp,-MMD,\S+| -o \S+ | -c ", " ", command)
-        genksyms = self.tree.path / "scripts/genksyms/genksyms"
-        done = self._shell(f"set -o pipefail; {command} -E -D__GENKSYMS__ | {genksyms}", root)
-        if done.returncode:
-            raise BuildError(f"the versions of the symbols that {unit.source} exports cannot be told:\n"
-                             + done.stderr.strip()[-500:], kind="compile", file=unit.source)
-        return dict(re.findall(r"#SYMVER (\S+) (\S+)", done.stdout))
-
     def objtool(self, unit: Unit) -> list[str] | None:
         """Return the objtool command for an object of a module; None where kbuild has it look at whole modules."""
         found = re.search(r";\s*(\./tools/objtool/objtool [^;]*?)\s+\S+\.o\s*(?:;|\Z)", self._saved(unit))

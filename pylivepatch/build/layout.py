@@ -7,6 +7,7 @@ BTF is what Documentation/bpf/btf.rst of the kernel says: a table of types that 
 from __future__ import annotations
 
 import struct
+from collections.abc import Set
 from typing import NamedTuple
 
 from pylivepatch.build.elf import Object
@@ -33,15 +34,29 @@ class _Type(NamedTuple):
     rows: bytes
 
 
-def check(source: str, orig: Object, patched: Object) -> None:
+def check(source: str, orig: Object, patched: Object, exported: Set[str]) -> None:
     """Compare the types of a source before and after the diff.
 
+    Args:
+        source: Name of the source, for the message.
+        orig: What the compiler makes of it as it is.
+        patched: What it makes of it with the diff.
+        exported: Functions of this source that modules may call which nobody here knows.
+
     Raises:
-        BuildError: A type that both have is another one.
+        BuildError: A type that both have is another one, or how an exported function is called.
     """
-    before, after = _Types(orig).described(), _Types(patched).described()
-    for kind, name in sorted(before.keys() & after.keys()):
-        words = _difference(kind, before[kind, name], after[kind, name])
+    was, becomes = _Types(orig), _Types(patched)
+    before, after = was.prototypes(), becomes.prototypes()
+    for name in sorted(before.keys() & after.keys() & exported):
+        if before[name] != after[name]:
+            raise BuildError(
+                f"{name}() is exported, and changes from {before[name]} to {after[name]}: modules that are not of this "
+                "kernel's source would call it as it was", kind="export", symbol=name, file=source,
+                remedy="keep it as it is, and give the new one a name of its own")
+    old, new = was.described(), becomes.described()
+    for kind, name in sorted(old.keys() & new.keys()):
+        words = _difference(kind, old[kind, name], new[kind, name])
         if words:
             raise BuildError(
                 f"{kind} {name} changes: {words}; what exists of it was made by the code that runs", kind="layout",
@@ -94,6 +109,10 @@ class _Types:
             if item.name and target.kind in (_STRUCT, _UNION, _ENUM, _ENUM64):
                 found.setdefault((_WORDS[target.kind], item.name), self._members(target, 0))
         return found
+
+    def prototypes(self) -> dict[str, str]:
+        """Describe how each function is called."""
+        return {item.name: self._describe(item.size, 0) for item in self._types if item.kind == _FUNC}
 
     def _members(self, item: _Type, depth: int) -> Described:
         if item.kind in (_ENUM, _ENUM64):

@@ -134,11 +134,21 @@ def test_what_cannot_change(tmp_path: Path, old: str, new: str, kind: str, symbo
 def test_types_that_change(tmp_path: Path, old: str, new: str, words: str) -> None:
     """A struct that exists already must stay as it is."""
     before = compiled(tmp_path, BASE)
-    layout.check("x.c", before, compiled(tmp_path, BASE, "y"))
+    layout.check("x.c", before, compiled(tmp_path, BASE, "y"), set())
     with pytest.raises(BuildError, match="struct thing changes") as caught:
-        layout.check("x.c", before, compiled(tmp_path, BASE.replace(old, new), "y"))
+        layout.check("x.c", before, compiled(tmp_path, BASE.replace(old, new), "y"), set())
     assert caught.value.kind == "layout"
     assert words in str(caught.value) or "its size" in str(caught.value)
+
+
+def test_how_an_exported_function_is_called(tmp_path: Path) -> None:
+    """Its arguments stay as they are; those of others may change."""
+    before, after = (compiled(tmp_path, f"long f({argument} a) {{ return a; }}", name)
+                     for argument, name in (("int", "x"), ("long", "y")))
+    layout.check("x.c", before, after, set())
+    with pytest.raises(BuildError, match=r"f\(\) is exported, and changes from function \(int\)") as caught:
+        layout.check("x.c", before, after, {"f"})
+    assert (caught.value.kind, caught.value.symbol) == ("export", "f")
 
 
 def test_what_a_reference_means(tmp_path: Path) -> None:

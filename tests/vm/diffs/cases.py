@@ -257,6 +257,10 @@ CASES = (
          + one(VERSION, "#include <linux/utsname.h>\n",
                "#include <linux/utsname.h>\n#include <linux/sched/task.h>\n#include <klpctl/patch.h>\n"),
          frozenset({"version_proc_show"}), "cat /proc/version", "plp=2,5 Linux"),
+    Case("new_export", "a change with an export that is new, which the patch does without",
+         one("fs/filesystems.c", '		seq_printf(m, "%s\\t%s\\n",\n', '		seq_printf(m, "plp_%s\\t%s\\n",\n')
+         + one("fs/filesystems.c", "EXPORT_SYMBOL(register_filesystem);", "EXPORT_SYMBOL(register_filesystem);\nEXPORT_SYMBOL(get_filesystem);"),
+         frozenset({"filesystems_proc_show"}), "cat /proc/filesystems", "^plp_nodev"),
     Case("own_debug", "a static function with many callers, which gets dynamic debug and a static local",
          one("fs/proc/meminfo.c", "static void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n",
              "static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n"
@@ -316,8 +320,13 @@ REFUSED = (
                               "	if (READ_ONCE(jiffies) == 1)\n		return NF_DROP;\n	if (static_branch_unlikely(&nft_counters_enabled))\n"),
             "static-key", "", "static key"),
     Refused("too_many", one("include/linux/fs.h", "#define _LINUX_FS_H\n", "#define _LINUX_FS_H\n/* plp */\n"), "too-many", "", "include/linux/fs.h"),
-    Refused("new_export", one("fs/filesystems.c", "EXPORT_SYMBOL(register_filesystem);", "EXPORT_SYMBOL(register_filesystem);\nEXPORT_SYMBOL(get_filesystem);"),
-            "export", "get_filesystem", "exports"),
+    Refused("prototype",
+            one("fs/filesystems.c", "#include <linux/syscalls.h>\n", "#define unregister_filesystem plp_unregister\n#include <linux/syscalls.h>\n")
+            + one("fs/filesystems.c", "#include <linux/fs_parser.h>\n", "#include <linux/fs_parser.h>\n#undef unregister_filesystem\n")
+            + one("fs/filesystems.c", "int unregister_filesystem(struct file_system_type * fs)\n{\n",
+                  "int unregister_filesystem(struct file_system_type * fs, int plp);\n"
+                  "int unregister_filesystem(struct file_system_type * fs, int plp)\n{\n	if (plp)\n		return -EINVAL;\n\n"),
+            "export", "unregister_filesystem", "is exported, and changes from"),
     Refused("no_export", one("fs/filesystems.c", "EXPORT_SYMBOL(unregister_filesystem);", ""), "export", "", "exports"),
     Refused("nothing", one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + "	/* plp */\n"), "nothing", "", "changes no code"),
     Refused("compile", one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + "	plp_undefined(m);\n"), "compile", "", "plp_undefined"),
