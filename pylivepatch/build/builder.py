@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.build import insn, layout
+from pylivepatch.build import insn, layout, reach
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiler
 from pylivepatch.build.diff import Diff
@@ -110,7 +110,7 @@ class _Job:
     def run(self, output: Path | None, *, explain: bool) -> BuildResult:
         with self._step("prepare", f"preparing the source of {self.target.release}"):
             tree = self.tree = prepare(self.target, say=self.say)
-            touched = self._units(units(tree))
+            touched = self._units(tree, units(tree))
             compiler = Compiler(tree)
         symbols = Symbols(exports(self.target.headers / "Module.symvers"), self._image)
         with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
@@ -139,7 +139,7 @@ class _Job:
                          klpctl=None if self.about.foreign else self.target.klpctl())
             return self._result(compiled, extract, output, explain=explain)
 
-    def _units(self, known: Units) -> list[Unit]:
+    def _units(self, tree: Tree, known: Units) -> list[Unit]:
         """Return the source files to compile: those of the diff, and those that include what it changes."""
         found: set[Unit] = set()
         for file in self.diff.files:
@@ -153,10 +153,7 @@ class _Job:
                     f"{file.path} is not compiled by the configuration of {self.target.release}", kind="not-built",
                     file=file.path, remedy="there is nothing to patch in this kernel")
             if len(including) > MOST_UNITS:
-                raise BuildError(
-                    f"{len(including)} source files include {file.path}: more than {MOST_UNITS} are not compiled",
-                    kind="too-many", file=file.path,
-                    remedy="make the change where it is used: in the .c file that needs it")
+                including = self._concerned(tree, known, file.path, including)
             found.update(including)
         if not found:
             raise BuildError("nothing that this kernel compiles is changed by the diff", kind="nothing")
@@ -164,6 +161,21 @@ class _Job:
             raise BuildError(f"the diff touches {len(found)} source files: more than {MOST_UNITS} are not compiled",
                              kind="too-many", remedy="split it")
         return sorted(found)
+
+    def _concerned(self, tree: Tree, known: Units, path: str, including: list[Unit]) -> list[Unit]:
+        """Return those of the units that include a header which can become other code by its change."""
+        self.say(f"looking for what {path} concerns, which {len(including)} source files include")
+        contents = self.diff.contents(tree)
+        found = reach.concerned(tree, known, path, contents[path], {name: text for name, (_, text) in contents.items()})
+        words = f"{len(including)} source files include {path}"
+        if found is None or len(found[0]) > MOST_UNITS:
+            if found is not None:
+                words += f", and {len(found[0])} of them mention what changes"
+            raise BuildError(f"{words}: more than {MOST_UNITS} are not compiled", kind="too-many", file=path,
+                             remedy="make the change where it is used: in the .c file that needs it")
+        self.notes.append(f"{words}; mentioned is what changes there in {len(found[0]) or 'none'} of them: "
+                          + ", ".join(sorted(found[1])))
+        return found[0]
 
     def _compile(
         self, compiler: Compiler, touched: list[Unit], pre: dict[Unit, Path], shadow: Path, work: Path,

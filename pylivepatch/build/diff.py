@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -130,14 +131,33 @@ class Diff:
         if headers is not None and not (into / "include/klpctl").exists():
             (into / "include").mkdir(exist_ok=True)
             (into / "include/klpctl").symlink_to(headers / "include/klpctl")
-        for text, name in zip(self.texts, self.names, strict=True):
-            self._patch(text, name, into)
+        self._patch(into)
         for name in names:
             if name.endswith((".c", ".h")) and (tree.path / name).is_file() and (into / name).is_file():
                 _keep_lines(tree.path / name, into / name)
         return into
 
-    def _patch(self, text: str, name: str, into: Path) -> None:
+    def contents(self, tree: Tree) -> dict[str, tuple[str, str]]:
+        """Return each file that the diffs change, as it is and as it becomes.
+
+        Raises:
+            BuildError: A diff does not apply.
+        """
+        with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
+            into = Path(folder)
+            names = [file.path for file in self.files if not file.is_new]
+            for name in names:
+                (into / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(tree.path / name, into / name)
+            self._patch(into)
+            return {name: ((tree.path / name).read_text(errors="replace"), (into / name).read_text(errors="replace"))
+                    for name in names}
+
+    def _patch(self, into: Path) -> None:
+        for text, name in zip(self.texts, self.names, strict=True):
+            self._patch_one(text, name, into)
+
+    def _patch_one(self, text: str, name: str, into: Path) -> None:
         text = "".join(part for path, part in _split(text) if not paths.ignored(path))
         level = 1 if all(path.startswith(("a/", "b/")) or path == _NULL
                          for pair in _FILE.findall(text) for path in pair) else 0

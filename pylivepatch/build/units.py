@@ -20,7 +20,7 @@ from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.tree import Tree
 
 _WALK = Path(__file__).with_name("walk.mk")
-_TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel",
+TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel",
         "certs", "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
 _UNITS, _INCLUDES = ".units.json", ".includes.json"
 _ROOTS = ("include/", "include/uapi/", "arch/x86/include/", "arch/x86/include/uapi/", "include/generated/",
@@ -90,7 +90,7 @@ def units(tree: Tree) -> Units:
 def _walk(top: Path) -> dict[str, tuple[str, str]]:
     """Evaluate the Kbuild files, level by level, and return object and goal by source."""
     found: dict[str, tuple[str, str]] = {}
-    pending = [(name, True) for name in _TOP if (top / name).is_dir()]
+    pending = [(name, True) for name in TOP if (top / name).is_dir()]
     seen = {name for name, _ in pending}
     while pending:
         built_in = dict(pending)
@@ -158,7 +158,7 @@ class _Includes:
             return cls(json.loads(memo.read_text()))
         except (OSError, ValueError):
             pass
-        folders = {name for name in (*(name.partition("/")[0] for name in _TOP), "include")
+        folders = {name for name in (*(name.partition("/")[0] for name in TOP), "include")
                    if (tree.path / name).is_dir()}
         said = subprocess.run(
             ["grep", "-rE", "--include=*.[ch]", "--exclude-dir=tools", _INCLUDE, *sorted(folders)], cwd=tree.path,

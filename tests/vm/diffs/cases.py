@@ -261,6 +261,9 @@ CASES = (
          one("fs/filesystems.c", '		seq_printf(m, "%s\\t%s\\n",\n', '		seq_printf(m, "plp_%s\\t%s\\n",\n')
          + one("fs/filesystems.c", "EXPORT_SYMBOL(register_filesystem);", "EXPORT_SYMBOL(register_filesystem);\nEXPORT_SYMBOL(get_filesystem);"),
          frozenset({"filesystems_proc_show"}), "cat /proc/filesystems", "^plp_nodev"),
+    Case("wide_header", "a macro of a header that nearly everything includes, and one source mentions",
+         one("include/linux/kdev_t.h", 'sprintf((buffer), "%u:%u\\n"', 'sprintf((buffer), "plp %u:%u\\n"'),
+         frozenset(), "cat /sys/class/mem/null/dev", "plp 1:3"),
     Case("own_debug", "a static function with many callers, which gets dynamic debug and a static local",
          one("fs/proc/meminfo.c", "static void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n",
              "static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n"
