@@ -7,6 +7,9 @@ import os
 
 import pytest
 
+ONCE = "6.1"
+"""The series whose lane has what does not depend on the kernel."""
+
 collect_ignore = [] if os.environ.get("PYLIVEPATCH_LAB") else ["guest"]
 
 
@@ -21,5 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("smoke"):
         others = [item for item in items if item.path.name != "test_guest.py"]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+    elif config.getoption("kernel") != ONCE:
+        others = [item for item in items if item.get_closest_marker("once")]
+    else:
+        return
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]

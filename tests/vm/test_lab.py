@@ -69,18 +69,21 @@ def test_a_guest_has_what_is_promised(guest: Lab, pytestconfig: pytest.Config) -
     ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_the_exit_status_is_the_command_s(guest: Lab, code: int) -> None:
     """A command that fails is a command that failed: its status comes back, and no guest was lost."""
     assert guest("sh", "-c", f"echo said; echo complained >&2; exit {code}") == (code, b"said\n", b"complained\n")
 
 
+@pytest.mark.once
 def test_signals_and_missing_commands_have_the_shell_s_statuses(guest: Lab, tmp_path: Path) -> None:
     """128 + N for a command that a signal killed; 127 for one that is not there."""
     assert guest("sh", "-c", "kill -KILL $$")[0] == 137
     assert guest("/no/such/command")[0] == 127
 
 
+@pytest.mark.once
 def test_output_is_not_mangled(guest: Lab, tmp_path: Path) -> None:
     """All bytes come as they were written, also much of them, on both outputs, without an end of line."""
     (tmp_path / "all").write_bytes(ALL_BYTES)
@@ -91,6 +94,7 @@ def test_output_is_not_mangled(guest: Lab, tmp_path: Path) -> None:
     assert err == ALL_BYTES + b"end\r"
 
 
+@pytest.mark.once
 def test_directories_are_shared_both_ways(guest: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shared directory is mounted read-write at its own path, and the command starts where the caller is."""
     inner = tmp_path / "a directory" / "inner"
@@ -106,6 +110,7 @@ def test_directories_are_shared_both_ways(guest: Lab, tmp_path: Path, monkeypatc
     assert (inner / "deep/er").is_dir()
 
 
+@pytest.mark.once
 def test_arguments_arrive_as_they_are(guest: Lab) -> None:
     """Spaces, quotes, line breaks, empty and odd arguments reach the command unchanged."""
     words = ["two words", "it's", '"', "a\nb", "", "$HOME", "*", "é", "--", "\\"]
@@ -114,6 +119,7 @@ def test_arguments_arrive_as_they_are(guest: Lab) -> None:
     assert out.decode().split("\0") == words
 
 
+@pytest.mark.once
 def test_a_guest_that_dies_is_lost(guest: Lab) -> None:
     """A kernel crash is no failed command: the error says that the guest died, with the end of its console."""
     with pytest.raises(lab.GuestLostError) as info:
@@ -123,12 +129,14 @@ def test_a_guest_that_dies_is_lost(guest: Lab) -> None:
     assert "sysrq triggered crash" in str(info.value)
 
 
+@pytest.mark.once
 def test_a_guest_that_goes_is_lost(guest: Lab) -> None:
     """A guest that powers off before the command's status has come is lost, too."""
     with pytest.raises(lab.GuestLostError, match="powered off"):
         guest("/run/lab/busybox", "poweroff", "-f")
 
 
+@pytest.mark.once
 def test_a_guest_that_hangs_is_stopped(guest: Lab, tmp_path: Path) -> None:
     """A command that does not end in time ends with its guest; what it has said until then is passed on."""
     console = tmp_path / "console"
@@ -137,6 +145,7 @@ def test_a_guest_that_hangs_is_stopped(guest: Lab, tmp_path: Path) -> None:
     assert b"hanging" in console.read_bytes()
 
 
+@pytest.mark.once
 def test_the_command_line_tells_lost_guests_from_failed_commands(pytestconfig: pytest.Config) -> None:
     """`pylivepatch lab run` exits with the command's status, and with 125 when the guest was lost."""
     command = [sys.executable, "-m", "pylivepatch", "lab", "run", "--kernel", pytestconfig.getoption("kernel")]
@@ -150,6 +159,7 @@ def test_the_command_line_tells_lost_guests_from_failed_commands(pytestconfig: p
     assert "sysrq triggered crash" in done.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -76,7 +76,6 @@ def test_a_patch_lives(log: object, payload: Payload) -> None:
     run(body())
 
 
-@pytest.mark.smoke
 def test_a_hundred_waiters_cancelled_half_way(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """Cancelling half of the waiters changes nothing, cancelling all reverses; nothing is left of them."""
     sleeper()

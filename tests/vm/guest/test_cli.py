@@ -186,7 +186,6 @@ def test_watch_prints_events(core: Core, payload: Payload, listener: subprocess.
 # ---- exit codes ----
 
 
-@pytest.mark.smoke
 def test_usage_is_2(core: Core, payload: Payload) -> None:
     """Wrong usage, names that cannot be, and force without the risk exit with 2."""
     patch = core.load(payload("plp_cmdline"))
@@ -208,7 +207,6 @@ def test_not_found_is_4(tmp_path: Path) -> None:
         assert "none.ko" in str(failed(4, "load", tmp_path / "none.ko")["message"])
 
 
-@pytest.mark.smoke
 def test_another_transition_is_5_and_deadlines_are_6_and_7(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """Reversed at the deadline exits with 6, left going with 7, and busy with another patch with 5."""
     sleeper()

@@ -83,7 +83,6 @@ def test_what_cannot_be_read(payload: Payload) -> None:
     assert "no struct klp_patch" in info.unreadable
 
 
-@pytest.mark.smoke
 def test_what_a_file_carries(payload: Payload) -> None:
     """CVEs, source diff, description, author, licence, version and parameters are in the file."""
     info = PatchInfo.open(payload("plp_cve"))
@@ -211,7 +210,6 @@ def test_replaced_patches_are_unloaded_by_policy(core: Core, payload: Payload) -
     assert [status.name for status in core.status()] == ["plp_replace"]
 
 
-@pytest.mark.smoke
 def test_replaced_patches_are_unloaded(core: Core, payload: Payload) -> None:
     """Patches that another one replaced are unloaded on request, registered and ordinary ones, and no other."""
     core.load(payload("plp_foreign"))

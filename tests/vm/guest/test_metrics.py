@@ -36,7 +36,6 @@ def test_an_idle_kernel(core: Core) -> None:
     assert not [name for name, _ in found if name.startswith(("transition_seconds", "transition_tasks"))]
 
 
-@pytest.mark.smoke
 def test_a_transition(core: Core, payload: Payload, sleeper: Callable[..., object]) -> None:
     """A transition shows its seconds, its tasks and its blockers by reason, and each patch its state."""
     sleeper()

@@ -23,7 +23,6 @@ LONG = "a" * 300
 NAMES = ["", " ", "plp cmdline", "../plp_cmdline", "..", ".", "a/b", LONG, "plp_cmdline\0", "plp\ncmdline", "plp_é"]
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("name", NAMES, ids=[ascii(name)[:20] for name in NAMES])
 def test_a_name_that_cannot_be_one(core: Core, payload: Payload, name: str) -> None:
     """A string that cannot name a module is refused, by the API and, with exit code 2, on the command line."""

@@ -66,7 +66,6 @@ def probe() -> Iterator[Callable[..., None]]:
 # ---- the file ----
 
 
-@pytest.mark.smoke
 def test_nothing_to_find(core: Core, payload: Payload) -> None:
     """A patch for this kernel has no finding at all, for root."""
     for name in ("plp_cmdline", "plp_foreign", "plp_cve"):

@@ -81,7 +81,6 @@ def test_an_ordinary_user_changes_nothing_through_sysfs(core: Core, payload: Pay
     assert [kind for kind, _ in tried] == ["AccessError"] * 3
 
 
-@pytest.mark.smoke
 def test_commands_of_an_ordinary_user_exit_with_3(core: Core, payload: Payload, held: Patch) -> None:
     """Each command that changes something exits with 3 for an ordinary user, and says why."""
     with unchanged():

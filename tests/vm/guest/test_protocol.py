@@ -133,7 +133,6 @@ BAD: list[tuple[int, bytes, int, str]] = [
 ]
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("case", range(len(BAD)))
 def test_a_bad_request_is_refused_in_words(core: Core, payload: Payload, client: Client, case: int) -> None:
     """Missing, surplus, long, short and unterminated attributes and unknown flags are refused with a message."""

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from conftest import KernelLog
 from support import unchanged
 
@@ -18,7 +17,6 @@ README = Path(__file__).parents[3] / "README.md"
 Payload = Callable[[str], Path]
 
 
-@pytest.mark.smoke
 def test_the_example_of_the_readme_runs(payload: Payload, tmp_path: Path, log: KernelLog) -> None:
     """The first Python block of the README runs as it stands, tells what it does, and leaves nothing behind."""
     block = re.search(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)

@@ -57,7 +57,6 @@ def damaged(tmp_path: Path, how: str, original: Path) -> Path:
     return path
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("how", "words"),
     [

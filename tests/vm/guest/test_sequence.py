@@ -104,7 +104,6 @@ def test_the_fourth_of_five_fails(
     assert unregistered(happened) == ["plp_prefail", *FIRST[::-1]]
 
 
-@pytest.mark.smoke
 def test_the_report_in_json(target: str, refused: None, payload: Payload, tmp_path: Path) -> None:
     """`--json` says which step failed, what was undone in which order, and where each patch stands."""
     with unchanged():
@@ -121,7 +120,6 @@ def test_the_report_in_json(target: str, refused: None, payload: Payload, tmp_pa
     ]
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interrupted_in_the_fourth_of_five(
     sleeper: Sleep, payload: Payload, number: int, events: Callable[[], list[tuple[str, str, str]]]
@@ -197,7 +195,6 @@ def test_what_was_replaced_comes_back(payload: Payload, core: Core) -> None:
     assert sequence.reports[0].outcome is Outcome.UNDONE
 
 
-@pytest.mark.smoke
 def test_a_whole_sequence(payload: Payload, core: Core, tmp_path: Path) -> None:
     """Steps with checks and policies are done in order, are settled at the end, and done again change nothing."""
     seen = tmp_path / "seen"

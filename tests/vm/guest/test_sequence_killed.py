@@ -36,7 +36,6 @@ def test_killed_between_steps(target: str, payload: Payload, core: Core, tmp_pat
     os.kill(int(started.read_text()), signal.SIGKILL)
 
 
-@pytest.mark.smoke
 def test_killed_in_the_fourth_of_five(sleeper: Sleep, payload: Payload, core: Core) -> None:
     """After kill -9 the kernel itself takes back all that the sequence had enabled."""
     sleeper()

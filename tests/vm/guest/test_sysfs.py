@@ -134,7 +134,6 @@ def test_a_deadline_reverses_by_sysfs_too(sysfs: Core, payload: Payload, sleeper
     assert patch.state is PatchState.DISABLED
 
 
-@pytest.mark.smoke
 def test_what_is_missing_says_why(sysfs: Core, payload: Payload) -> None:
     """Without klpctl each absent feature has a reason and a remedy, and insisting on it repeats them."""
     features = sysfs.features
