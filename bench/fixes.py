@@ -33,7 +33,7 @@ from pylivepatch.build.tree import prepare
 from pylivepatch.build.units import units
 
 TOP = Path(__file__).resolve().parents[1]
-ROUNDS = 4
+ROUNDS = 6
 FAILURES = frozenset({"mismatch", "link"})
 """Kinds of refusals that are failures of the builder, when the inputs are right."""
 
@@ -127,7 +127,7 @@ class Bench:
                   if name in self.step.changed and name not in have]
         headers = [name for name in self.step.helpers(str(error), have)
                    if any(unit.source in have for unit in self.units.including(name))]
-        return headers or list(dict.fromkeys(blamed))
+        return list(dict.fromkeys([*headers, *blamed]))
 
     def run(self) -> None:
         """Put all that was built through its life on the older kernel, in as many guests as that takes."""

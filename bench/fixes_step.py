@@ -20,6 +20,7 @@ MOST_HELPERS = 12
 """Files that change what an error message names: where there are more, it names nothing in particular."""
 
 _WORD = re.compile(r"[A-Za-z_]\w+")
+_SHOWN = re.compile(r"^ +\d+ \|(.*)", re.MULTILINE)
 _QUOTED = re.compile("[\u2018'`\"]([^\u2019'`\"\\n]+)[\u2019'`\"]")
 
 
@@ -73,6 +74,9 @@ class Step:
             The files; none when there are too many for them to belong together.
         """
         named = {word for quoted in _QUOTED.findall(message) for word in _WORD.findall(quoted)} - _KEYWORDS
+        if "error: void value" in message:
+            # such an error quotes no name, and shows the line
+            named |= {word for line in _SHOWN.findall(message) for word in _WORD.findall(line)} - _KEYWORDS
         taken = set(have)
         found = [name for name in self.changed
                  if name.endswith(ending) and name not in taken and named & self.words(name)]

@@ -126,8 +126,9 @@ class _Job:
                 compiled = [item for item in compared if item is not None]
             with self._step("extract", "taking out what changed"):
                 extract = Extract()
-                for item in compiled:
-                    Extractor(extract, item.unit.object, item.match, item.changes, item.patched, symbols).run()
+                for extractor in [Extractor(extract, item.unit.object, item.match, item.changes, item.patched, symbols)
+                                  for item in compiled]:
+                    extractor.run()
                 if not extract.replaced:
                     raise BuildError("the diff changes no code that runs", kind="nothing",
                                      remedy="a patch replaces functions: comments and unused code need none")
@@ -189,7 +190,14 @@ class _Job:
         roots = (shadow, "patched"), (compiler.tree.path, "orig")
         jobs = [(unit, root, kind) for unit in touched for root, kind in roots]
         with ThreadPoolExecutor(2) as pool:
-            made = list(pool.map(one, jobs))
+            ends = [pool.submit(one, job) for job in jobs]
+        failed = [error for error in (end.exception() for end in ends) if error is not None]
+        refused = [error for error in failed if isinstance(error, BuildError)]
+        if len(refused) > 1:
+            raise BuildError("\n".join(error.message for error in refused), kind="compile", file=refused[0].file)
+        if failed:
+            raise failed[0]
+        made = [end.result() for end in ends]
         return [(Object.open(pre[unit]), Object.open(made[2 * n + 1]), Object.open(made[2 * n]))
                 for n, unit in enumerate(touched)]
 
@@ -200,7 +208,7 @@ class _Job:
         exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
         layout.check(unit.source, before, after, exported)
         changes = compare(unit.source, orig, patched)
-        if not changes.functions:
+        if not (changes.functions or any(part.is_global and changes.original(part) is None for part in patched.all)):
             return None
         found = match(unit.source, pre, symbols.image(unit.object))
         return _Compiled(unit, found, orig, patched, changes)

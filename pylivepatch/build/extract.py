@@ -69,6 +69,7 @@ class Extract:
         notes: What a person should know.
         callbacks: For each object and occasion the symbol of the function to call.
         states: What the patch declares with KLPCTL_STATE(): number and edition.
+        new: Global functions and variables that the diff adds, by object and name, with who takes them out.
     """
 
     object: Object = field(default_factory=Object)
@@ -77,6 +78,7 @@ class Extract:
     notes: list[str] = field(default_factory=list)
     callbacks: dict[tuple[str, str], str] = field(default_factory=dict)
     states: list[tuple[int, int]] = field(default_factory=list)
+    new: dict[tuple[str, str], tuple[Extractor, Part]] = field(default_factory=dict)
     _undefined: dict[str, Symbol] = field(default_factory=dict)
 
     def undefined(self, name: str) -> Symbol:
@@ -109,6 +111,10 @@ class Extractor:
         self._made: dict[int, tuple[Symbol, int]] = {}
         self._tables: dict[str, Section] = {}
         self._pending: list[Part] = []
+        for part in patched.all:
+            if part.is_global and changes.original(part) is None and not part.is_clone:
+                self._check_moved(part)
+                into.new[owner, part.name] = self, part
 
     def run(self) -> None:
         """Take out all changed functions, and what they need.
@@ -124,6 +130,20 @@ class Extractor:
             elif part.section.name.startswith(tables.CALLBACK):
                 self._callback(part)
         self._drain()
+
+    def take(self, part: Part) -> Symbol:
+        """Take out a part that another source refers to."""
+        symbol, _ = self._include(part)
+        self._drain()
+        return symbol
+
+    def _check_moved(self, part: Part) -> None:
+        """Make sure that what seems new is not there already, from another source: its users would go on using that."""
+        known = self.symbols.image(self.owner).symbols
+        if any(known.is_global(part.name, place) for place in known.addresses(part.name)):
+            raise BuildError(
+                f"{part.name} is new in {self.source}, and {self.owner} has one from another source file",
+                kind="moved", symbol=part.name, file=self.source, remedy="change it where it was, or call it otherwise")
 
     def _callback(self, part: Part) -> None:
         """Take out a function that klpctl/patch.h names for an occasion."""
@@ -306,6 +326,10 @@ class Extractor:
 
     def _external(self, name: str) -> Symbol:
         """Return the symbol for what another source defines."""
+        for owner in (self.owner, VMLINUX):
+            if (owner, name) in self.into.new:
+                other, part = self.into.new[owner, name]
+                return other.take(part)
         if self.symbols.ordinary(name):
             return self.into.undefined(name)
         if self.owner == VMLINUX or name in self.match.image.imports.values() or name not in self.symbols.exports:
@@ -349,8 +373,9 @@ class Extractor:
             return True
         name = key.part.name if key.part is not None else key.external
         if not name.startswith("__tracepoint_"):
+            owner = self.owner if key.part is not None else self._owner_of(name)
             raise BuildError(
-                f"{part.name}() uses the static key {name} of the module {self.owner}, which is not there yet when "
+                f"{part.name}() uses the static key {name} of the module {owner}, which is not there yet when "
                 "the patch loads", kind="static-key", symbol=name, file=self.source,
                 remedy="in the diff, ask static_key_enabled() instead of static_branch_*()")
         at = start + where.at

@@ -164,7 +164,8 @@ def test_a_dry_run_writes_nothing(target: Target, modules: Path, tmp_path: Path)
 def slim(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The source with little more than is compiled here, which is prepared in a shorter time."""
     source = tmp_path_factory.mktemp("slim") / "source"
-    whole = re.compile("(include|init|kernel|lib|mm|scripts|security|usr|arch/x86|fs/proc|tools(?!/testing|/perf))(/|$)")
+    whole = re.compile(
+        "(include|init|kernel|lib|mm|scripts|security|usr|arch/x86|fs/proc|tools(?!/testing|/perf))(/|$)")
     kept = re.compile("Kconfig|Makefile|Kbuild")
 
     def left_out(folder: str, names: list[str]) -> set[str]:

@@ -264,6 +264,12 @@ CASES = (
     Case("wide_header", "a macro of a header that nearly everything includes, and one source mentions",
          one("include/linux/kdev_t.h", 'sprintf((buffer), "%u:%u\\n"', 'sprintf((buffer), "plp %u:%u\\n"'),
          frozenset(), "cat /sys/class/mem/null/dev", "plp 1:3"),
+    Case("across_files", "a function and a variable that one source gets, and another one uses",
+         one(VERSION, "static int version_proc_show(",
+             "int plp_number;\nint plp_next(void);\nint plp_next(void)\n{\n	return plp_number += 3;\n}\n\nstatic int version_proc_show(")
+         + one(CMDLINE, CMDLINE_SHOW, "extern int plp_number;\nextern int plp_next(void);\n" + CMDLINE_SHOW
+               + '	plp_number = 4;\n	seq_printf(m, "plp=%d ", plp_next());\n'),
+         frozenset({"cmdline_proc_show"}), "cat /proc/cmdline", "plp=7 "),
     Case("own_debug", "a static function with many callers, which gets dynamic debug and a static local",
          one("fs/proc/meminfo.c", "static void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n",
              "static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n"
@@ -341,6 +347,9 @@ REFUSED = (
             "registration", "", "registers"),
     Refused("weak", one("fs/proc/meminfo.c", "arch_report_meminfo(struct seq_file *m)\n{\n", "arch_report_meminfo(struct seq_file *m)\n{\n	seq_puts(m, \"plp\");\n"),
             "weak", "arch_report_meminfo", "weak"),
+    Refused("moved", one(CMDLINE, CMDLINE_SHOW, "extern long nr_blockdev_pages(void);\nlong nr_blockdev_pages(void)\n{\n	return 0;\n}\n"
+                         + CMDLINE_SHOW + "	seq_printf(m, \"%ld\", nr_blockdev_pages());\n"),
+            "moved", "nr_blockdev_pages", "has one from another source file"),
     Refused("new_file", _NEW_FILE, "build-system", "", "adds fs/proc/plp.c"),
     Refused("removed", _REMOVED, "build-system", "", "removes"),
     Refused("stale", _STALE, "apply", "", "does not apply"),
