@@ -13,8 +13,6 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from elftools.elf.elffile import ELFFile
-
 from pylivepatch.errors import ModuleFileError, PatchNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -55,6 +53,9 @@ class Image:
     def __init__(self, path: Path, data: bytes) -> None:
         self.path = path
         self.data = data
+        # a quarter of the time that a command takes to start, and few read a file
+        from elftools.elf.elffile import ELFFile
+
         self.elf = ELFFile(io.BytesIO(data))
         self.order = "<" if self.elf.little_endian else ">"
 
