@@ -265,6 +265,8 @@ def _carried(text: str, wanted: set[str]) -> set[str]:
     found: set[str] = set()
     for piece in declarations(text):
         words = piece.words
+        if any(wanted.intersection(condition.split()) for condition in piece.conditions):
+            raise UnclearError
         if not wanted.intersection(words):
             continue
         if words[:2] == ("#", "define"):

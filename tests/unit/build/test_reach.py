@@ -83,6 +83,8 @@ FILES = {
     "include/linux/a.h": HEADER,
     "include/linux/b.h": "#include <linux/a.h>\nstatic inline int twice(int a)\n{\n	return 2 * add(a, a);\n}\n"
                          "#define make(x) kind_##x\n",
+    "include/linux/c.h": "#include <linux/a.h>\n#if KIND_C > 5\nextern int other;\n#endif\n",
+    "fs/condition.c": "#include <linux/c.h>\nint j(void) { return other; }\n",
     "fs/uses.c": "#include <linux/a.h>\nint f(void) { return add(1, 2); }\n",
     "fs/through.c": "#include <linux/b.h>\nint g(void) { return twice(1); }\n",
     "fs/pastes.c": "#include <linux/b.h>\nint h(void) { return make(x); }\n",
@@ -105,8 +107,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 @pytest.mark.parametrize(("old", "new", "sources"), [
     ("((a) + (b))", "((b) + (a))", ["fs/through.c", "fs/uses.c"]),
     ("KIND_C }", "KIND_C, kind_x }", ["fs/pastes.c"]),
-    ("#define SIZE 12", "#define SIZE 13", ["fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c"]),
-    ("int first;", "long first;", ["fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c"]),
+    ("KIND_B = 4,", "", ["fs/condition.c"]),
+    ("#define SIZE 12", "#define SIZE 13", ["fs/condition.c", "fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c"]),
+    ("int first;", "long first;", ["fs/condition.c", "fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c"]),
     ("/* struct hidden; */", "", []),
 ])
 def test_concerned(tree: Tree, old: str, new: str, sources: list[str]) -> None:
