@@ -187,18 +187,12 @@ class Bench:
         return head + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
 
-def _spread(seconds: list[float]) -> str:
-    if len(seconds) < 2:
-        return ""
-    return f"{statistics.median(seconds):.1f}, {statistics.quantiles(seconds, n=10)[-1]:.1f}"
-
-
 def main() -> int:
     """Do it, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("older", help="release of the kernel to patch")
     parser.add_argument("series", help="series whose newest kernel has the fixes")
-    parser.add_argument("--limit", type=int, help="so many files, spread over the subsystems")
+    parser.add_argument("--limit", type=int, help="so many files, chosen by a hash of their names")
     parser.add_argument("--out", type=Path, help="directory of the results")
     parser.add_argument("--no-guest", action="store_true", help="build only")
     options = parser.parse_args()

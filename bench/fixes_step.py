@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import subprocess
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -101,21 +100,6 @@ def _changed(older: Path, newer: Path) -> Iterator[str]:
                     yield path
 
 
-def subsystem(name: str) -> str:
-    """Return the part of the kernel that a file belongs to, for counting."""
-    parts = Path(name).parts
-    return "/".join(parts[:2]) if parts[0] == "drivers" else parts[0]
-
-
 def sample(names: Iterable[str], limit: int | None) -> list[str]:
-    """Choose *limit* files, spread over the subsystems, always the same ones; a longer choice begins with a shorter."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[subsystem(name)].append(name)
-    for group in groups.values():
-        group.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-    spread = []
-    order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
-    for rank in range(max(map(len, groups.values()), default=0)):
-        spread += [groups[group][rank] for group in order if rank < len(groups[group])]
-    return spread[:limit]
+    """Choose *limit* files by a hash of their names: always the same ones, and a longer choice begins with a shorter."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit]
