@@ -101,5 +101,5 @@ def _changed(older: Path, newer: Path) -> Iterator[str]:
 
 
 def sample(names: Iterable[str], limit: int | None) -> list[str]:
-    """Choose *limit* files by a hash of their names: always the same ones, and a longer choice begins with a shorter."""
+    """Choose *limit* files by a hash of their names: a longer choice begins with a shorter one."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit]

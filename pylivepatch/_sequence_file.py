@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +59,8 @@ def read(path: Path, make: Callable[..., Step]) -> list[Step]:
         PatchNotFoundError: There is no such file.
         BadDataError: It cannot be used; file, key and reason are named.
     """
+    import tomllib
+
     try:
         data = tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError:

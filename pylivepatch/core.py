@@ -9,8 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pylivepatch import _checks, _modules, _origin
-from pylivepatch._candidate import Candidate
+from pylivepatch import _modules, _origin
 from pylivepatch._image import Image
 from pylivepatch._klpctl import KlpctlBackend
 from pylivepatch._kmsg import explained
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pylivepatch._backend import Backend, BackendName
+    from pylivepatch._candidate import Candidate
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
     from pylivepatch.preflight import Finding
@@ -178,6 +178,8 @@ class Core:
 
         Source: finit_module(2), through libkmod.
         """
+        from pylivepatch import _checks
+
         options = module_options(params)
         candidate = self._candidate(path, params)
         name = patch_name(candidate.name)
@@ -209,10 +211,14 @@ class Core:
         Source: /proc/kallsyms, /proc/kcore, /sys/kernel/security/lockdown,
         /sys/module, /sys/kernel/debug/kprobes/list, enabled_functions of tracefs.
         """
+        from pylivepatch import _checks
+
         module_options(params)
         return _checks.preflight(self._candidate(path, params))
 
     def _candidate(self, path: str | os.PathLike[str], params: Mapping[str, str | int | bool]) -> Candidate:
+        from pylivepatch._candidate import Candidate
+
         return Candidate(
             image=Image.read(Path(path)),
             params=params,

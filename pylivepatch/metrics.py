@@ -11,7 +11,6 @@ import collections
 import contextlib
 import math
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,6 +118,8 @@ class Metrics:
             KernelError: It cannot be written. The file is as it was before.
             AccessError: As above, for want of permission.
         """
+        import tempfile
+
         file = Path(path)
         text = self.text()
         temporary = ""

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pylivepatch import _health, _rehearsal, _sequence_file
+from pylivepatch import _rehearsal, _sequence_file
 from pylivepatch._names import patch_name
 from pylivepatch._step import Outcome, PlannedStep, Step, StepReport
 from pylivepatch.errors import (
@@ -205,6 +205,8 @@ class Sequence:
                 self._unsettled.pop(report.name, None)
                 self._finish(report, patch.revert(step.timeout, on_timeout=step.on_timeout, wait=False))
         if step.check is not None:
+            from pylivepatch import _health
+
             _health.check(step.check, step.check_timeout, report.name)
         report.outcome = Outcome.UNCHANGED if there else Outcome.DONE
         report.duration = time.monotonic() - started

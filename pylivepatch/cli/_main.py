@@ -3,20 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
 from pylivepatch.cli._session import Session, report
-from pylivepatch.cli.apply import apply
-from pylivepatch.cli.boot import boot
-from pylivepatch.cli.change import confirm, enable, force, revert
-from pylivepatch.cli.check import check
-from pylivepatch.cli.completion import completion
-from pylivepatch.cli.info import info
-from pylivepatch.cli.install import install, uninstall
-from pylivepatch.cli.load import load, unload
-from pylivepatch.cli.metrics import metrics
-from pylivepatch.cli.show import blockers, list_, status
-from pylivepatch.cli.watch import watch
 from pylivepatch.errors import LivepatchError
 
 _EPILOG = """\b
@@ -29,27 +20,31 @@ Exit codes:
 """
 
 
+_COMMANDS = {
+    "apply": "apply:apply", "blockers": "show:blockers", "boot": "boot:boot", "build": "build:build",
+    "check": "check:check", "completion": "completion:completion", "confirm": "change:confirm",
+    "enable": "change:enable", "force": "change:force", "info": "info:info", "install": "install:install",
+    "lab": "lab:lab", "list": "show:list_", "load": "load:load", "metrics": "metrics:metrics",
+    "revert": "change:revert", "status": "show:status", "try": "build:try_", "uninstall": "install:uninstall",
+    "unload": "load:unload", "watch": "watch:watch",
+}
+"""Where each command is: its module in this package, and its name there."""
+
+
 class Commands(click.Group):
-    """A group that turns exceptions into messages and exit codes.
+    """A group that turns exceptions into messages and exit codes, and imports a command when it is asked for."""
 
-    It imports `lab`, `build` and `try` when they are asked for: nothing else needs their machinery.
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Name all commands."""
-        return sorted([*super().list_commands(ctx), "lab", "build", "try"])
+        return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Find a command."""
-        if cmd_name == "lab":
-            from pylivepatch.cli.lab import lab
-
-            return lab
-        if cmd_name in ("build", "try"):
-            from pylivepatch.cli.build import build, try_
-
-            return build if cmd_name == "build" else try_
-        return super().get_command(ctx, cmd_name)
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"pylivepatch.cli.{module}"), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; report what it raises."""
@@ -77,11 +72,3 @@ def group(ctx: click.Context, backend: str, root: str) -> None:
     session = ctx.ensure_object(Session)
     session.backend = backend
     session.root = root
-
-
-for command in (load, enable, confirm, revert, unload, list_, status, blockers, watch, force):
-    group.add_command(command)
-for command in (install, uninstall, boot, completion):
-    group.add_command(command)
-for command in (apply, check, info, metrics):
-    group.add_command(command)

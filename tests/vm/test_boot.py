@@ -118,6 +118,7 @@ def test_a_crash_after_the_minute_is_another_matter(boot: Boot) -> None:
     assert told["status"] == 0
 
 
+@pytest.mark.once
 def test_another_kernel_gets_nothing(boot: Boot, pytestconfig: pytest.Config) -> None:
     """What is installed for one kernel is not applied when another one runs."""
     boot("shutdown", "plp_cmdline")

@@ -109,7 +109,6 @@ def test_load_of_a_foreign_module_enables_it(payload: Payload) -> None:
     assert ok("revert", "plp_foreign")["state"] == "disabled"
 
 
-@pytest.mark.smoke
 def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """`status --json` has kernel, backend and patches; in a transition, with target, total and done."""
     assert ok("status") == {"kernel": core.release, "backend": "klpctl", "patches": []}
@@ -264,7 +263,6 @@ def interrupted(*arguments: str | Path, name: str) -> Done:
         return Done([], process.returncode, out, err)
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("foreign", [False, True])
 def test_interrupted_is_130_and_reversed(core: Core, payload: Payload, sleeper: Sleep, foreign: bool) -> None:
     """Ctrl-C turns the transition round, and the state is printed; a foreign module goes again."""

@@ -116,7 +116,6 @@ def test_a_window_that_ends_in_mid_transition(core: Core, payload: Payload, slee
     assert transition.blockers == []
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 def test_killing_the_owner_takes_the_patch_back(core: Core, payload: Payload, sleeper: Sleep, when: str) -> None:
     """kill -9 of the owner before the start, in mid-transition or after completion: unpatched, nothing left."""

@@ -96,7 +96,6 @@ def test_commands_of_an_ordinary_user_exit_with_3(core: Core, payload: Payload, 
             assert "run it as root" in done.stderr
 
 
-@pytest.mark.smoke
 def test_an_ordinary_user_sees_patches_and_no_tasks(core: Core, held: Patch) -> None:
     """`status` and `list` work for an ordinary user, and name no task and no address."""
     [task] = [task for task in held.transition.tasks() if task.pending]  # type: ignore[union-attr]
@@ -185,7 +184,6 @@ def test_an_ordinary_user_s_socket_does_not_use_root(core: Core, payload: Payloa
         family.close()
 
 
-@pytest.mark.smoke
 def test_root_of_another_user_namespace_changes_nothing(core: Core, payload: Payload, held: Patch) -> None:
     """All capabilities of another user namespace are none here, by netlink, by ioctl and for modules."""
     file = payload("plp_cmdline2")

@@ -141,7 +141,6 @@ def test_compressed_modules_load(core: Core, payload: Payload, tmp_path: Path, s
 # ---- what a patch names ----
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "func", "words", "complaint"),
     [

@@ -81,7 +81,6 @@ def five(payload: Payload, folder: Path) -> Path:
     return file
 
 
-@pytest.mark.smoke
 def test_the_fourth_of_five_fails(
     target: str, refused: None, payload: Payload, tmp_path: Path, events: Callable[[], list[tuple[str, str, str]]]
 ) -> None:

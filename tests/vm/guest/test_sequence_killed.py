@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from conftest import Sleeper, until
 
 from pylivepatch import Core, PatchState
@@ -20,7 +19,6 @@ Sleep = Callable[..., Sleeper]
 FIRST = ["plp_cmdline", "plp_cmdline2", "plp_module"]
 
 
-@pytest.mark.smoke
 def test_killed_between_steps(target: str, payload: Payload, core: Core, tmp_path: Path) -> None:
     """After kill -9 in a health check the kernel itself takes back all that was enabled; the check holds nothing."""
     file, started = tmp_path / "plan.toml", tmp_path / "started"

@@ -160,7 +160,6 @@ def test_what_is_missing_says_why(sysfs: Core, payload: Payload) -> None:
     assert "run it as root" in words
 
 
-@pytest.mark.smoke
 def test_both_backends_agree_on_a_foreign_patch(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """In each state of a foreign patch klpctl and sysfs say the same of it, as far as sysfs can."""
     held = sleeper()
