@@ -5,7 +5,7 @@
 
 OLDER is a release that is still in the archive (6.1.0-54-amd64); the newest kernel of SERIES (6.1) has the fixes. The
 diff of one file is built for the older kernel. Where it does not compile by itself, because the fix changed a header,
-too, the changed headers that the compiler's words are about are added; what then still needs other files is counted
+too, the hunks of other files that the compiler's words are about are added; what then still needs others is counted
 apart. What was built is loaded, enabled, reverted and unloaded on the older kernel in the lab. Results are kept in DIR,
 one line of JSON for each file; a run goes on where the last one stopped.
 """
@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -33,7 +33,7 @@ from pylivepatch.build.tree import prepare
 from pylivepatch.build.units import units
 
 TOP = Path(__file__).resolve().parents[1]
-ROUNDS = 6
+ROUNDS = 8
 FAILURES = frozenset({"mismatch", "link"})
 """Kinds of refusals that are failures of the builder, when the inputs are right."""
 
@@ -88,7 +88,7 @@ class Bench:
         return {"file": name, **facts, "seconds": round(time.monotonic() - start, 2)}
 
     def _try(self, name: str) -> Facts:
-        have = [name]
+        have: dict[str, set[int] | None] = {name: None}
         stem = name.replace("/", "-").removesuffix(".c")
         for _ in range(ROUNDS):
             diff = self.out / f"{stem}.diff"
@@ -97,37 +97,39 @@ class Bench:
             try:
                 result = build([diff], target=self.target, output=self.out / f"plp_{stem}.ko")
             except MismatchError as error:
-                return {"outcome": "failed", "kind": error.kind, "message": str(error), "with": have[1:]}
+                return {"outcome": "failed", "kind": error.kind, "message": str(error), "with": _others(have)}
             except BuildError as error:
                 more = self._more(error, have)
+                for file, numbers in more.items():
+                    have[file] = (have.get(file) or set()) | numbers
                 if more:
-                    have += more
                     continue
                 # with headers that the whole kernel includes, it is not the diff of one file that was refused
                 wide = error.kind == "too-many" and len(have) > 1
                 failed = error.kind in FAILURES or str(error).startswith(AS_IT_IS)
                 outcome = "failed" if failed else "alone" if wide or error.kind == "compile" else "refused"
                 return {"outcome": outcome, "kind": error.kind, "symbol": error.symbol, "message": str(error)[:1500],
-                        "with": have[1:]}
+                        "with": _others(have)}
             except Exception:
                 return {"outcome": "failed", "kind": "exception", "message": traceback.format_exc()[-1500:],
-                        "with": have[1:]}
-            return {"outcome": "built", "module": str(result.path), "with": have[1:],
+                        "with": _others(have)}
+            return {"outcome": "built", "module": str(result.path), "with": _others(have),
                     "funcs": [f"{func.object}:{func.name}" for func in result.functions], "notes": result.notes,
                     "last": round(time.monotonic() - start, 2)}
-        return {"outcome": "alone", "kind": "compile", "with": have[1:]}
+        return {"outcome": "alone", "kind": "compile", "with": _others(have)}
 
-    def _more(self, error: BuildError, have: list[str]) -> list[str]:
-        """Return the changed files without which the ones that we have cannot be built."""
+    def _more(self, error: BuildError, have: Mapping[str, Set[int] | None]) -> dict[str, set[int]]:
+        """Return the hunks of other files without which what we have cannot be built."""
         if error.kind == "unresolved":
             return self.step.helpers(f"'{error.symbol}'", have, ".c")
         if error.kind != "compile":
-            return []
-        blamed = [name for name in re.findall(r"^([\w./-]+\.[ch]):\d+:\d+: error", str(error), re.MULTILINE)
-                  if name in self.step.changed and name not in have]
-        headers = [name for name in self.step.helpers(str(error), have)
-                   if any(unit.source in have for unit in self.units.including(name))]
-        return list(dict.fromkeys([*headers, *blamed]))
+            return {}
+        more = {name: numbers for name, numbers in self.step.helpers(str(error), have).items()
+                if any(unit.source in have for unit in self.units.including(name))}
+        blamed = set(re.findall(r"^([\w./-]+\.c):\d+:\d+: error", str(error), re.MULTILINE)) - have.keys()
+        theirs = self.step.helpers(str(error), have, ".c") if blamed else {}
+        return {**more, **{name: theirs.get(name) or set(range(len(self.step.hunks(name))))
+                           for name in blamed & set(self.step.changed)}}
 
     def run(self) -> None:
         """Put all that was built through its life on the older kernel, in as many guests as that takes."""
@@ -185,6 +187,11 @@ class Bench:
         ]
         head = f"| {self.target.release} ({self.target.version}) | |\n| --- | --- |\n"
         return head + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _others(have: Mapping[str, Set[int] | None]) -> list[str]:
+    """Return the files that hunks were taken from, besides the one that it is about."""
+    return [name for name, numbers in have.items() if numbers is not None]
 
 
 def main() -> int:

@@ -9,8 +9,9 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
+from typing import NamedTuple
 
 FOREIGN = re.compile(r"arch/(?!x86(/|$)).|(tools|samples|scripts|Documentation|usr|debian)(/|$)")
 """What no amd64 kernel is made of."""
@@ -20,7 +21,22 @@ MOST_HELPERS = 12
 
 _WORD = re.compile(r"[A-Za-z_]\w+")
 _SHOWN = re.compile(r"^ +\d+ \|(.*)", re.MULTILINE)
+_MEMBER = re.compile(r"^\s*\.(\w+)\s*=", re.MULTILINE)
 _QUOTED = re.compile("[\u2018'`\"]([^\u2019'`\"\\n]+)[\u2019'`\"]")
+
+
+class Hunk(NamedTuple):
+    """A piece of a file's diff.
+
+    Attributes:
+        text: As it is in the diff.
+        words: The identifiers in the lines that change.
+        new: Those that the file has not had.
+    """
+
+    text: str
+    words: frozenset[str]
+    new: frozenset[str]
 
 
 class Step:
@@ -37,51 +53,56 @@ class Step:
         self.changed = known if known is not None else sorted(_changed(older, newer))
         self.sources = [name for name in self.changed if name.endswith(".c")]
 
-    def diff(self, names: Iterable[str]) -> str:
-        """Return the unified diff of the files *names*."""
-        return "".join(self._diff(name) for name in names)
+    def diff(self, have: Mapping[str, Set[int] | None]) -> str:
+        """Return the unified diff of files: of all their hunks, or of those with the numbers given."""
+        return "".join(self._of(name, numbers) for name, numbers in have.items())
+
+    def _of(self, name: str, numbers: Set[int] | None) -> str:
+        head = f"--- a/{name}\n+++ b/{name}\n"
+        return head + "".join(hunk.text for number, hunk in enumerate(self.hunks(name))
+                              if numbers is None or number in numbers)
 
     @functools.cache  # noqa: B019
-    def _diff(self, name: str) -> str:
-        argv = ["diff", "-U3", "-p", "--label", f"a/{name}", "--label", f"b/{name}",
-                str(self.older / name), str(self.newer / name)]
+    def hunks(self, name: str) -> tuple[Hunk, ...]:
+        """Return the hunks that the step changes *name* by."""
+        argv = ["diff", "-U3", "-p", str(self.older / name), str(self.newer / name)]
         done = subprocess.run(argv, check=False, capture_output=True)
         if done.returncode > 1:
             raise OSError(done.stderr.decode())
-        return done.stdout.decode(errors="surrogateescape")
+        before = set(_WORD.findall((self.older / name).read_text(errors="replace")))
+        found = []
+        for text in re.split(r"^(?=@@ )", done.stdout.decode(errors="surrogateescape"), flags=re.MULTILINE)[1:]:
+            words = frozenset(_WORD.findall("\n".join(re.findall(r"^[-+](.*)", text, re.MULTILINE))))
+            found.append(Hunk(text, words, words - before))
+        return tuple(found)
 
-    @functools.cache  # noqa: B019
-    def words(self, name: str) -> frozenset[str]:
-        """Return the identifiers in the lines of *name* that the step changes."""
-        lines = [line[1:] for line in self._diff(name).split("\n")[2:] if line[:1] in ("+", "-")]
-        return frozenset(_WORD.findall("\n".join(lines)))
-
-    @functools.cache  # noqa: B019
-    def new_words(self, name: str) -> frozenset[str]:
-        """Return the identifiers that *name* has since the step."""
-        return self.words(name) - set(_WORD.findall((self.older / name).read_text(errors="replace")))
-
-    def helpers(self, message: str, have: Iterable[str], ending: str = ".h") -> list[str]:
-        """Return the changed files that an error message is about: those that change what it names.
+    def helpers(self, message: str, have: Mapping[str, Set[int] | None], ending: str = ".h") -> dict[str, set[int]]:
+        """Return the hunks that an error message is about: those that change what it names.
 
         Args:
             message: What the compiler, or the builder, said.
-            have: Files that are in the diff already.
+            have: What is in the diff already.
             ending: ".h" or ".c".
 
         Returns:
-            The files; none when there are too many for them to belong together.
+            The numbers of the hunks by file; none when there are too many files for them to belong together.
         """
-        named = {word for quoted in _QUOTED.findall(message) for word in _WORD.findall(quoted)} - _KEYWORDS
+        shown = "\n".join(_SHOWN.findall(message))
+        named = {word for quoted in _QUOTED.findall(message) for word in _WORD.findall(quoted)}
         if "error: void value" in message:
             # such an error quotes no name, and shows the line
-            named |= {word for line in _SHOWN.findall(message) for word in _WORD.findall(line)} - _KEYWORDS
-        taken = set(have)
-        found = [name for name in self.changed
-                 if name.endswith(ending) and name not in taken and named & self.words(name)]
+            named |= set(_WORD.findall(shown))
+        named = (named | set(_MEMBER.findall(shown))) - _KEYWORDS
+        found = [(name, number, hunk) for name in self.changed if name.endswith(ending)
+                 for number, hunk in enumerate(self.hunks(name)) if named & hunk.words]
         # a name that is new there says more than one that stands beside a change
-        found = [name for name in found if named & self.new_words(name)] or found
-        return found if len(found) <= MOST_HELPERS else []
+        found = [row for row in found if named & row[2].new] or found
+        result: dict[str, set[int]] = {}
+        for name, number, _ in found:
+            taken = have.get(name, set())
+            if taken is not None and number not in taken:
+                result.setdefault(name, set()).add(number)
+        return result if len(result) <= MOST_HELPERS else {}
 
 
 _KEYWORDS = frozenset(("struct", "union", "enum", "const", "static", "inline", "void", "int", "long", "short", "char",

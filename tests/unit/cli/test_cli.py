@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -33,6 +34,29 @@ def error(result: Result) -> dict[str, Any]:
     assert result.stdout == ""
     found: dict[str, Any] = json.loads(result.stderr)["error"]
     return found
+
+
+def test_each_command_is_found_by_its_name() -> None:
+    """Commands are imported when they are asked for, each under the name that the help has."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+    assert group.get_command(context, "none") is None
+
+
+def test_a_command_imports_what_it_needs(enabling: Path) -> None:
+    """What shows patches does not wait for the parts that check, build, or boot."""
+    program = (
+        "import sys; from pylivepatch.cli._main import group; group(sys.argv[1:], standalone_mode=False);"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--root", enabling, "status"], capture_output=True, text=True, check=True
+    )
+    heavy = {"elftools", "tomllib", "asyncio", "pyudev", "prometheus_client", "pylivepatch._checks"}
+    assert not heavy & set(done.stderr.split())
 
 
 def test_status_schema(enabling: Path) -> None:
