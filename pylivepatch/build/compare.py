@@ -234,8 +234,8 @@ class _Comparison:
                 culprit = next(iter(sorted(_meant(old) ^ _meant(new))), culprit)
             if export and self._only_added(old, new):
                 fresh = sorted(_meant(new) - _meant(old)) if culprit in _meant(new) else [_EXPORTED.sub("", culprit)]
-                self.changes.notes += [f"{each} is not exported to modules, which a patch cannot do; its own code "
-                                       "calls it all the same" for each in fresh]
+                self.changes.notes += [f"{each} is not exported to modules, which a patch cannot do; the code of the "
+                                       "patch calls it all the same" for each in fresh]
                 continue
             self._refuse_section(name, culprit, export=export, init=init)
 

@@ -326,7 +326,7 @@ class Extractor:
 
     def _external(self, name: str) -> Symbol:
         """Return the symbol for what another source defines."""
-        for owner in (self.owner, VMLINUX):
+        for owner in (self.owner, VMLINUX, *sorted(self._needed())):
             if (owner, name) in self.into.new:
                 other, part = self.into.new[owner, name]
                 return other.take(part)
@@ -339,6 +339,11 @@ class Extractor:
                 if found is not None:
                     return self.into.undefined(found.placeholder)
         return self.into.undefined(self.symbols.find(self.owner, name, self.source).placeholder)
+
+    def _needed(self) -> set[str]:
+        """Return the modules that are there whenever this one is, since it takes symbols from them."""
+        exports = self.symbols.exports
+        return {exports[name].owner for name in self.match.image.imports.values() if name in exports}
 
     # ---- tables ----
 

@@ -224,6 +224,13 @@ CASES = (
          one("drivers/block/zram/zram_drv.c", "	val = init_done(zram);\n	up_read(&zram->init_lock);\n",
              "	val = init_done(zram) + 1000 * !strcmp(default_compressor, CONFIG_ZRAM_DEF_COMP);\n	up_read(&zram->init_lock);\n"),
          frozenset({"initstate_show"}), "cat /sys/block/zram0/initstate", "^1000$", modules=("zram",)),
+    Case("module_to_module", "a function that one module gets, and another one that needs it uses",
+         one("mm/zsmalloc.c", "EXPORT_SYMBOL_GPL(zs_get_total_pages);\n",
+             "EXPORT_SYMBOL_GPL(zs_get_total_pages);\n\nu32 plp_number(void);\nu32 plp_number(void)\n{\n	return 3000;\n}\n"
+             "EXPORT_SYMBOL_GPL(plp_number);\n")
+         + one("drivers/block/zram/zram_drv.c", "	val = init_done(zram);\n", "	val = init_done(zram) + plp_number();\n")
+         + one("drivers/block/zram/zram_drv.c", "static ssize_t initstate_show(", "u32 plp_number(void);\nstatic ssize_t initstate_show("),
+         frozenset({"initstate_show"}), "cat /sys/block/zram0/initstate", "^3000$", modules=("zram",)),
     Case("foreign", "an ordinary livepatch module",
          one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + '	seq_puts(m, "plp=foreign ");\n'),
          frozenset({"cmdline_proc_show"}), "cat /proc/cmdline", "plp=foreign ", foreign=True),

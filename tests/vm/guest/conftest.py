@@ -25,49 +25,44 @@ HARMLESS = re.compile(
 )
 
 
-def log_records() -> list[tuple[int, int, str]]:
-    """Sequence, level and text of all records in the kernel log."""
-    records = []
-    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        while True:
-            try:
-                head, _, text = os.read(log, 8192).decode(errors="replace").partition(";")
-            except BlockingIOError:
-                return records
-            except BrokenPipeError:
-                continue
-            level, sequence = head.split(",")[:2]
-            records.append((int(sequence), int(level) & 7, text.split("\n")[0]))
-    finally:
-        os.close(log)
-
-
 class KernelLog:
     """The kernel log from a test's start on."""
 
     def __init__(self) -> None:
-        self._start = max((record[0] for record in log_records()), default=-1)
+        self._descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+        self._records: list[tuple[int, str]] = []
         self._expected: list[str] = []
 
     def expect(self, pattern: str) -> None:
         """Say that the test makes the kernel complain in these words, and that it must."""
         self._expected.append(pattern)
 
+    def records(self) -> list[tuple[int, str]]:
+        """Level and text of all records since the start."""
+        while True:
+            try:
+                head, _, text = os.read(self._descriptor, 8192).decode(errors="replace").partition(";")
+            except BlockingIOError:
+                return self._records
+            except BrokenPipeError:
+                continue
+            self._records.append((int(head.split(",")[0]) & 7, text.split("\n")[0]))
+
     def lines(self) -> list[str]:
         """All lines since the start."""
-        return [text for sequence, _, text in log_records() if sequence > self._start]
+        return [text for _, text in self.records()]
 
     def check(self) -> None:
         """Fail on any warning that was not expected, and on an expected one that did not come."""
-        lines = self.lines()
-        missing = [pattern for pattern in self._expected if not any(re.search(pattern, line) for line in lines)]
+        records = self.records()
+        os.close(self._descriptor)
+        missing = [pattern for pattern in self._expected if not any(re.search(pattern, text) for _, text in records)]
         assert not missing, f"not in the kernel log: {missing}"
         bad = [
             text
-            for sequence, level, text in log_records()
-            if sequence > self._start
-            and level <= WARNING
+            for level, text in records
+            if level <= WARNING
             and not HARMLESS.search(text)
             and not any(re.search(pattern, text) for pattern in self._expected)
         ]
