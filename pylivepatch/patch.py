@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import math
@@ -118,7 +119,8 @@ class Patch:
         and the deadline always has somebody to enforce it. With ``wait=False``
         it returns when the transition has started, and the transition is followed
         by iterating, in a ``with`` block, or by `Transition.wait`, where the
-        deadline is enforced then.
+        deadline is enforced then. Ctrl-C, and whatever else ends the wait of the bare
+        call, turns the transition round.
 
         A patch that is being disabled is turned round.
 
@@ -293,8 +295,9 @@ class Patch:
                 if error.patch is not None or started >= end:
                     raise
                 time.sleep(_PAUSE)
-        transition.progress()
-        return transition.wait() if wait else transition
+        with transition if wait else contextlib.nullcontext():
+            transition.progress()
+        return transition
 
     def _enable(self, name: str, *, confirm_within: float | None, owned: bool) -> None:
         try:

@@ -272,13 +272,14 @@ class Sequence:
             if running is not None:
                 running.within(running.duration + _UNDO, "report").wait()
         elif not enabled and state in (PatchState.ENABLED, PatchState.ENABLING):
-            patch.revert(_UNDO)
+            # Not in one call: when that is interrupted, the revert goes on.
+            patch.revert(_UNDO, wait=False).wait()
         elif enabled and state is not PatchState.ENABLED:
             self._enable_again(patch, file)
 
     def _enable_again(self, patch: Patch, file: Path | None) -> None:
         try:
-            patch.enable(_UNDO)
+            patch.enable(_UNDO, wait=False).wait()
         except UnsupportedError:
             if file is None:
                 raise
