@@ -128,7 +128,13 @@ class Transition:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None:
-            await self.wait()
+            try:
+                await self.wait()
+            except BaseException as interruption:
+                # Of what was started from here a waiter that is cancelled has done it.
+                if not (self.finished or self._told() or self.reversed):
+                    await self._abandon(interruption)
+                raise
         elif not self.finished and not self._told():
             await self._abandon(error)
 

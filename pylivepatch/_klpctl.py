@@ -188,24 +188,28 @@ class KlpctlBackend:
         return PollingWatch()
 
     def wait(self, name: str, timeout: float | None) -> PatchStatus | None:
-        """Wait in the kernel; by events for those who may not open the device."""
-        if self._open() < 0:
-            return wait_by(self.watch(), lambda: self._settled(name), timeout)
+        """Wait in the kernel; by events or by polling where it does not see that, or may not be asked."""
         end = None if timeout is None else time.monotonic() + timeout
         state = ffi.new("uint32_t *")
-        while True:
+        while self._has(lib.KLPCTL_FEATURE_EVENTS) and self._open() >= 0:
             left = lib.KLPCTL_WAIT_FOREVER
             if end is not None:
-                left = max(0, math.ceil((end - time.monotonic()) * 1000))
+                left = min(left - 1, max(0, math.ceil((end - time.monotonic()) * 1000)))
             result = lib.plp_dev_wait(self._device, name.encode(), left, state)
             if result == 0 or result == -errno.ENOENT:
                 status = self._settled(name)
                 if not status.state.in_transition:
                     return status
+                if result:
+                    # klpctl does not know of it, as of a foreign patch without KLPCTL_FEATURE_FOREIGN.
+                    break
             elif result == -errno.ETIMEDOUT:
-                return None
+                if end is not None and time.monotonic() >= end:
+                    return None
             elif result != -errno.EINTR:
                 raise refusal(-result, "read", name, filename=_DEVICE)
+        rest = None if end is None else max(0.0, end - time.monotonic())
+        return wait_by(self.watch(), lambda: self._settled(name), rest)
 
     def close(self) -> None:
         """Close the socket and the device."""

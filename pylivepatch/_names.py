@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LONGEST = lib.KLPCTL_NAME_LEN
+LONGEST_WINDOW = 4_000_000.0
 _NAME = re.compile(r"[A-Za-z0-9_.]+\Z")
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
@@ -66,8 +67,25 @@ def module_options(params: Mapping[str, str | int | bool]) -> str:
         text = ("Y" if value else "N") if isinstance(value, bool) else str(value)
         if any(character in text for character in '"\0\n'):
             raise BadDataError(f"parameter {key}: quotes, newlines and NUL cannot be passed")
-        words.append(f'{key}="{text}"' if " " in text or "\t" in text else f"{key}={text}")
+        # The kernel ends a word at whatever is a space in Latin-1, and so within some letters of UTF-8.
+        bare = text.isascii() and not any(character.isspace() for character in text)
+        words.append(f"{key}={text}" if bare else f'{key}="{text}"')
     return " ".join(words)
+
+
+def confirm_seconds(window: float | None, *, owned: bool) -> float | None:
+    """Check a time to confirm in: seconds, infinite when the patch has an owner, or None.
+
+    Raises:
+        BadDataError: It is neither.
+    """
+    if window is None or (owned and window == math.inf) or 0 < window < LONGEST_WINDOW:
+        return window
+    raise BadDataError(
+        f"no time to confirm in: {window}",
+        after="nothing has changed",
+        remedy=f"give seconds above 0 and below {LONGEST_WINDOW:.0f}, or infinity with owned",
+    )
 
 
 def timeout_seconds(timeout: float | None) -> float | None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from pylivepatch._shim import Connection
 
+LONGEST = 1_000_000.0
+"""Seconds that poll(2) is asked for at once."""
+
 
 class RefusedError(Exception):
     """A request got an error number.
@@ -98,14 +101,15 @@ class Netlink:
         """
         end = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = -1 if end is None else max(0, math.ceil((end - time.monotonic()) * 1000))
+            left = -1 if end is None else max(0, math.ceil(min(end - time.monotonic(), LONGEST) * 1000))
             try:
                 if self._receive(left) and lib.plp_nl_cmd(self._open()) == lib.KLPCTL_CMD_EVENT:
                     return self._message()
             except RefusedError as error:
-                if error.number == errno.EAGAIN:
+                if error.number != errno.EAGAIN:
+                    raise
+                if end is not None and time.monotonic() >= end:
                     return None
-                raise
 
     def _open(self) -> Connection:
         if self._nl is None:

@@ -70,6 +70,7 @@ def _actions(core: Core, step: Step, name: str, file: ModuleFile | None, now: _I
         return (*_revert(name, file, now), *check)
     if name in now.enabled:
         return check
+    _confirmable(core, step, name, now.registered.get(name, file is not None and file.payload))
     now.enabled.add(name)
     if file is None or now.registered.get(name):
         if step.params:
@@ -86,6 +87,16 @@ def _actions(core: Core, step: Step, name: str, file: ModuleFile | None, now: _I
     loaded = ("unload",) if name in now.registered else ()
     now.registered[name] = file.payload
     return (*loaded, "load", "enable", *check)
+
+
+def _confirmable(core: Core, step: Step, name: str, registered: bool) -> None:
+    if step.confirm_within is not None and not (registered and core.backend == "klpctl"):
+        raise UnsupportedError(
+            f"the kernel would not take {name} back if nobody confirms it: that needs klpctl, and a patch that "
+            "registers with it",
+            feature="confirm",
+            remedy="leave confirm_within out",
+        )
 
 
 def _revert(name: str, file: ModuleFile | None, now: _Imagined) -> tuple[str, ...]:

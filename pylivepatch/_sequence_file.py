@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylivepatch._names import module_options, patch_name, timeout_seconds
+from pylivepatch._names import confirm_seconds, module_options, patch_name, timeout_seconds
 from pylivepatch.errors import BadDataError, PatchNotFoundError
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def check(step: Step) -> None:
     if step.confirm_within is not None:
         if step.action != "enable":
             raise _bad("confirm_within", "only what is enabled can be confirmed")
-        if not step.confirm_within > 0:
-            raise _bad("confirm_within", f"{step.confirm_within} is not above 0")
+        _checked("confirm_within", lambda: confirm_seconds(step.confirm_within, owned=True))
     if step.check is not None and not step.check:
         raise _bad("check", "it is empty")
+    if any("\0" in word for word in step.check or ()):
+        raise _bad("check", "a NUL cannot be passed")
 
 
 def read(path: Path, make: Callable[..., Step]) -> list[Step]:
@@ -131,7 +132,10 @@ def _path(key: str, value: object) -> Path:
 def _seconds(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _bad(key, "it is not a number of seconds")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _bad(key, "that many seconds cannot be waited for; inf waits for ever") from None
 
 
 def _command(key: str, value: object) -> str | tuple[str, ...]:

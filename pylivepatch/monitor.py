@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pylivepatch import _wire
-from pylivepatch._netlink import Netlink, RefusedError
+from pylivepatch._netlink import LONGEST, Netlink, RefusedError
 from pylivepatch._refusal import no_klpctl, refusal
 from pylivepatch.errors import BadDataError, UnsupportedError
 
@@ -109,9 +109,11 @@ class _NetlinkReader:
         return self._netlink.fileno()
 
     def read(self, timeout: float | None) -> Event | None:
+        end = None if timeout is None else time.monotonic() + timeout
         while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
             try:
-                message = self._netlink.event(timeout)
+                message = self._netlink.event(left)
             except RefusedError as error:
                 # Some were lost: the next one's number tells how many.
                 if error.number == errno.ENOBUFS:
@@ -146,7 +148,7 @@ class _UdevReader:
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
-            device = self._monitor.poll(left)
+            device = self._monitor.poll(None if left is None else min(left, LONGEST))
             if device is None:
                 if left is not None and time.monotonic() >= (end or 0.0):
                     return None
@@ -157,4 +159,4 @@ class _UdevReader:
 
     def close(self) -> None:
         # pyudev closes the descriptor when the monitor is no longer referred to.
-        del self._monitor
+        vars(self).pop("_monitor", None)

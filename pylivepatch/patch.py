@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
-import math
 import time
 from typing import TYPE_CHECKING
 
 from pylivepatch import _modules
 from pylivepatch._kmsg import explained
-from pylivepatch._names import timeout_seconds
+from pylivepatch._names import confirm_seconds, timeout_seconds
 from pylivepatch.errors import (
     BadDataError,
     PatchStateError,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Patch"]
 
 _PAUSE = 0.005
-_LONGEST_WINDOW = 4_000_000.0
 
 
 class Patch:
@@ -118,7 +117,8 @@ class Patch:
         and the deadline always has somebody to enforce it. With ``wait=False``
         it returns when the transition has started, and the transition is followed
         by iterating, in a ``with`` block, or by `Transition.wait`, where the
-        deadline is enforced then.
+        deadline is enforced then. Ctrl-C, and whatever else ends the wait of the bare
+        call, turns the transition round.
 
         A patch that is being disabled is turned round.
 
@@ -156,14 +156,8 @@ class Patch:
         Source: klp_enable_patch(); klpctl, KLPCTL_CMD_PATCH_ENABLE and
         KLPCTL_IOC_ENABLE.
         """
-        endless = owned and confirm_within == math.inf
-        if confirm_within is not None and not (endless or 0 < confirm_within < _LONGEST_WINDOW):
-            raise BadDataError(
-                f"no time to confirm in: {confirm_within}",
-                after="nothing has changed",
-                remedy=f"give seconds above 0 and below {_LONGEST_WINDOW}, or infinity with owned",
-            )
-        start = functools.partial(self._enable, confirm_within=confirm_within, owned=owned)
+        window = confirm_seconds(confirm_within, owned=owned)
+        start = functools.partial(self._enable, confirm_within=window, owned=owned)
         return self._change(start, Target.PATCHED, timeout, on_timeout, wait)
 
     def confirm(self) -> None:
@@ -293,14 +287,18 @@ class Patch:
                 if error.patch is not None or started >= end:
                     raise
                 time.sleep(_PAUSE)
-        transition.progress()
-        return transition.wait() if wait else transition
+        with transition if wait else contextlib.nullcontext():
+            transition.progress()
+        return transition
 
     def _enable(self, name: str, *, confirm_within: float | None, owned: bool) -> None:
         try:
             self._backend.enable(name, confirm_within, owned)
         except UnsupportedError:
-            if self._reload is None or self.state is not PatchState.DISABLED:
+            status = self.status()
+            # By being loaded an ordinary module is enabled, and awaits no confirmation.
+            unasked = confirm_within is not None and not status.registered
+            if self._reload is None or unasked or status.state is not PatchState.DISABLED:
                 raise
             self.unload()
             self._reload()

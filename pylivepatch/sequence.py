@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from pylivepatch import _rehearsal, _sequence_file
 from pylivepatch._names import patch_name
+from pylivepatch._refusal import refusal
 from pylivepatch._step import Outcome, PlannedStep, Step, StepReport
 from pylivepatch.errors import (
     LivepatchError,
@@ -169,9 +171,10 @@ class Sequence:
         """Confirm what awaits it: from here on the patches stay."""
         for name, report in self._unsettled.items():
             try:
-                if self._status(name, PatchState.ENABLED):
+                # One that a later step replaced awaits nothing; one that the kernel took back is refused.
+                if not self._status(name, PatchState.REPLACED):
                     self._core.patch(name).confirm()
-            except LivepatchError as error:
+            except BaseException as error:
                 self._failed(report, error)
                 raise
         self._unsettled.clear()
@@ -195,8 +198,11 @@ class Sequence:
         wanted = PatchState.ENABLED if step.action == "enable" else None
         now = {status.name: status.state for status in self._core.status()}
         state = now.get(report.name)
+        if state is (PatchState.ENABLING if wanted else PatchState.DISABLING):
+            # Somebody else's: neither can it be started, nor is it ours to take back.
+            raise refusal(errno.EBUSY, step.action, report.name, busy=report.name)
         there = state is PatchState.ENABLED if wanted else state not in (PatchState.ENABLED, PatchState.ENABLING)
-        if not there or (state is not None and state.in_transition):
+        if not there:
             self._before[report.number] = now
             if wanted:
                 self._enable(report)
@@ -257,7 +263,7 @@ class Sequence:
         self._unsettled.pop(name, None)
         status = self._status(name)
         if status is not None:
-            self._bring(name, status, report.step.file, enabled=before.get(name) is PatchState.ENABLED)
+            self._bring(name, status, report.step, enabled=before.get(name) is PatchState.ENABLED)
         for other, state in before.items():
             now = self._status(other) if state is PatchState.ENABLED and other != name else None
             if now is not None and now.state is PatchState.REPLACED:
@@ -265,25 +271,26 @@ class Sequence:
         if name not in before and self._status(name) is not None:
             self._core.patch(name).unload()
 
-    def _bring(self, name: str, status: PatchStatus, file: Path | None, *, enabled: bool) -> None:
+    def _bring(self, name: str, status: PatchStatus, step: Step | None, *, enabled: bool) -> None:
         patch, state = self._core.patch(name), status.state
         if state is (PatchState.ENABLING if enabled else PatchState.DISABLING):
             running = patch.transition
             if running is not None:
                 running.within(running.duration + _UNDO, "report").wait()
         elif not enabled and state in (PatchState.ENABLED, PatchState.ENABLING):
-            patch.revert(_UNDO)
+            # Not in one call: when that is interrupted, the revert goes on.
+            patch.revert(_UNDO, wait=False).wait()
         elif enabled and state is not PatchState.ENABLED:
-            self._enable_again(patch, file)
+            self._enable_again(patch, step)
 
-    def _enable_again(self, patch: Patch, file: Path | None) -> None:
+    def _enable_again(self, patch: Patch, step: Step | None) -> None:
         try:
-            patch.enable(_UNDO)
+            patch.enable(_UNDO, wait=False).wait()
         except UnsupportedError:
-            if file is None:
+            if step is None or step.file is None:
                 raise
             patch.unload()
-            running = self._core.load(file).transition
+            running = self._core.load(step.file, **step.params).transition
             if running is not None:
                 running.within(_UNDO).wait()
 

@@ -204,13 +204,26 @@ class Transition:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self._abandon(error)
+            return
+        try:
             self.wait()
-        elif not self.finished and not self.reversed and self._error is None:
-            with contextlib.suppress(LivepatchError):
-                self.reverse()
-                self._backend.wait(self.patch.name, self._reversal())
+        except BaseException as interruption:
+            self._abandon(interruption)
+            raise
+
+    def _abandon(self, error: BaseException) -> None:
+        """Turn it round because of an exception, unless that is how it ended, and wait for that."""
+        if self.finished or self.reversed or self._error is not None:
+            return
+        try:
+            self.reverse()
+            if self._backend.wait(self.patch.name, self._reversal()) is None:
+                error.add_note(f"the reversal of the transition of {self.patch.name} has not ended")
+        except LivepatchError as hindrance:
+            error.add_note(f"the transition of {self.patch.name} was not reversed: {hindrance}")
 
     def _read(self) -> PatchStatus:
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import subprocess
@@ -22,7 +23,7 @@ from pylivepatch.cli._session import (
     waiting_options,
 )
 from pylivepatch.cli.completion import patch_names
-from pylivepatch.errors import CheckError
+from pylivepatch.errors import CheckError, PatchStateError
 from pylivepatch.state import Target
 
 if TYPE_CHECKING:
@@ -64,17 +65,24 @@ def _confirm_if(check: str, patch: Patch) -> None:
     try:
         status = subprocess.run(check, shell=True, check=False, stdout=sys.stderr).returncode
     except KeyboardInterrupt:
-        patch.revert()
+        _take_back(patch)
         raise
     if status == 0:
         patch.confirm()
         return
-    patch.revert()
+    _take_back(patch)
     raise CheckError(
         f"the check of {patch.name} failed with exit status {status}: {check}",
         after=f"the patch was taken back and is {patch.state}",
         remedy="find out what the check found",
     )
+
+
+def _take_back(patch: Patch) -> None:
+    """Revert a patch, unless the kernel has done that when its window ended."""
+    with contextlib.suppress(PatchStateError):
+        # Not in one call: when that is interrupted, the revert goes on.
+        patch.revert(wait=False).wait()
 
 
 @click.command()

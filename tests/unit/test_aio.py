@@ -188,6 +188,27 @@ def test_an_exception_in_the_block_reverses(enabling: Path) -> None:
     run(body())
 
 
+def test_cancelling_the_end_of_a_block_reverses(enabling: Path) -> None:
+    """Who is cancelled while the end of ``async with`` waits turns the transition round, whoever started it."""
+
+    async def block(core: aio.Core) -> None:
+        async with running(core):
+            pass
+
+    async def body() -> None:
+        async with aio.Core(root=enabling) as core:
+            waiter = asyncio.create_task(block(core))
+            kernel = asyncio.create_task(reversing(enabling))
+            await asyncio.sleep(0.01)
+            waiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+            assert (enabling / HOLD / "transition").read_text() == "0\n"
+            kernel.cancel()
+
+    run(body())
+
+
 def test_cancelling_who_looks_on_changes_nothing(enabling: Path) -> None:
     """Who waits for what somebody else started may be cancelled: it goes on."""
 

@@ -37,6 +37,7 @@ def test_options() -> None:
     """Parameters are spelled as the kernel reads them."""
     assert module_options({}) == ""
     assert module_options({"a": 1, "b": True, "c": "two words"}) == 'a=1 b=Y c="two words"'
+    assert module_options({"a": "x\ry=1", "b": "à"}) == 'a="x\ry=1" b="à"'
 
 
 @pytest.mark.parametrize("params", [{"a b": 1}, {"a": "x\ny"}, {"a": 'x"'}, {"": 1}, {"a=b": 1}])

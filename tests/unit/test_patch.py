@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pylivepatch import BadDataError, Core, PatchState, PatchStateError, Target
+from pylivepatch import BadDataError, Core, Patch, PatchState, PatchStateError, Target, UnsupportedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,16 @@ def test_enable_twice(enabling: Path) -> None:
     """Enabling an enabled patch is refused, and nothing is waited for."""
     with pytest.raises(PatchStateError, match="already enabled"):
         Core(root=enabling)["plp_foreign"].enable()
+
+
+def test_a_reload_promises_no_confirmation(enabling: Path) -> None:
+    """An ordinary module is not loaded anew for an enable that must be confirmed: nothing would take it back."""
+    (enabling / "sys/kernel/livepatch/plp_foreign").rename(enabling / "gone")
+    core = Core(root=enabling)
+    patch = Patch("plp_foreign", core._backend, core._sysfs, lambda: pytest.fail("it was loaded"))
+    assert patch.state is PatchState.DISABLED
+    with pytest.raises(UnsupportedError, match="takes back what nobody confirms"):
+        patch.enable(confirm_within=5)
 
 
 @pytest.mark.parametrize("name", ["plp_foreign", "plp_hold"])

@@ -19,6 +19,7 @@ from pylivepatch import (
     PatchState,
     Sequence,
     Step,
+    TransitionBusyError,
     UnsupportedError,
     _health,
 )
@@ -92,7 +93,10 @@ def test_a_file(tmp_path: Path) -> None:
         (step('check_timeout = "1"'), "step 1: check_timeout: it is not a number"),
         (step("check = 1"), "step 1: check: it is neither"),
         (step("check = []"), "step 1: check: it is empty"),
-        (step("confirm_within = 0"), "step 1: confirm_within: 0.0 is not above 0"),
+        (step("confirm_within = 0"), r"step 1: confirm_within: no time to confirm in: 0\.0"),
+        (step("confirm_within = 4e6"), "step 1: confirm_within: no time to confirm in: 4000000"),
+        (step(f"timeout = 1{'0' * 400}"), "step 1: timeout: that many seconds"),
+        (step(r'check = "a\u0000b"'), "step 1: check: a NUL"),
         (step('action = "revert"\nconfirm_within = 1'), "step 1: confirm_within: only what is enabled"),
     ],
 )
@@ -130,6 +134,7 @@ def test_the_plan(enabling: Path, build_module: Callable[..., Path]) -> None:
                 Step(name="plp_foreign", action="revert"),
                 Step(file=enabling / "none.ko"),
                 Step(name="plp_cmdline", action="revert"),
+                Step(file=good, confirm_within=5),
             ],
         )
         planned = sequence.plan(preflight=False)
@@ -137,6 +142,7 @@ def test_the_plan(enabling: Path, build_module: Callable[..., Path]) -> None:
             ("check",),
             ("load", "enable"),
             ("revert",),
+            (),
             (),
             (),
             (),
@@ -150,6 +156,7 @@ def test_the_plan(enabling: Path, build_module: Callable[..., Path]) -> None:
             UnsupportedError,
             PatchNotFoundError,
             type(None),
+            UnsupportedError,
         ]
         with pytest.raises(PatchNotFoundError, match="plp_nothing") as info:
             sequence.run()
@@ -190,6 +197,15 @@ def test_a_run(kernel: Path) -> None:
         (2, Outcome.PENDING),
         (2, Outcome.DONE),
     ]
+
+
+def test_the_transition_of_somebody_else(enabling: Path) -> None:
+    """A patch that somebody else is enabling is neither waited for nor, in undoing, taken back."""
+    with Core(root=enabling) as core:
+        sequence = Sequence(core, [Step(name="plp_foreign"), Step(name="plp_hold")])
+        with pytest.raises(TransitionBusyError, match="plp_hold is in transition"):
+            sequence.run()
+    assert (enabling / HOLD / "enabled").read_text().startswith("1")
 
 
 def test_checks() -> None:

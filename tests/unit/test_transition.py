@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Literal, cast
@@ -177,3 +179,51 @@ def test_bad_deadlines(enabling: Path) -> None:
         running(enabling).within(0)
     with pytest.raises(BadDataError):
         running(enabling).within(1, cast("Literal['reverse']", "explode"))
+
+
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+    """Have Ctrl-C come soon, while something is waited for."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_at_the_end_of_the_block_reverses(reversing: Path) -> None:
+    """Ctrl-C while the end of the with block waits turns the transition round."""
+    transition = running(reversing)
+    with interrupted(), transition:
+        pass
+    assert transition.reversed
+    assert (reversing / HOLD / "transition").read_text() == "0\n"
+
+
+def test_ctrl_c_in_a_bare_call_reverses(disabling: Path) -> None:
+    """Ctrl-C while enable() itself waits turns the transition round: nobody else enforces its deadline."""
+
+    def kernel() -> None:
+        for value in ("1", "0"):
+            while not (disabling / HOLD / "enabled").read_text().startswith(value):
+                time.sleep(0)
+        end(disabling, "0")
+
+    patch = Core(root=disabling)["plp_hold"]
+    thread = threading.Thread(target=kernel, daemon=True)
+    thread.start()
+    with interrupted():
+        patch.enable(timeout=None)
+    thread.join(10)
+    assert patch.state is PatchState.DISABLED
+
+
+def test_a_reversal_that_is_refused_is_noted(enabling: Path) -> None:
+    """What hinders the reversal stands in the notes of the exception that asked for it."""
+    transition = running(enabling)
+    end(enabling, "0")
+    with pytest.raises(RuntimeError) as info, transition:
+        raise RuntimeError
+    assert "not reversed" in info.value.__notes__[0]

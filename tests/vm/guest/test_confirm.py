@@ -215,6 +215,14 @@ def test_a_check_that_fails_takes_the_patch_back(core: Core, payload: Payload) -
     assert patch.state is PatchState.DISABLED
 
 
+def test_a_check_that_fails_too_late(core: Core, payload: Payload) -> None:
+    """A failed check is what is reported when the kernel has taken the patch back meanwhile, too."""
+    patch = core.load(payload("plp_cmdline"))
+    done = cli("enable", "plp_cmdline", "--confirm-within", "1", "--check", "sleep 4; false")
+    assert done.returncode == 6, done.stderr
+    assert patch.state is PatchState.DISABLED
+
+
 def test_the_command_line_confirms_from_another_process(core: Core, payload: Payload) -> None:
     """enable --confirm-within leaves the patch to a later confirm."""
     patch = core.load(payload("plp_cmdline"))

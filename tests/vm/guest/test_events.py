@@ -192,3 +192,10 @@ def test_a_udev_rule_fires(core: Core, payload: Payload, rule: None) -> None:
     patch.unload()
     until(lambda: HOOK.exists() and len(HOOK.read_text().splitlines()) == len(CYCLE))
     assert HOOK.read_text().splitlines() == [f"{action} {name}" for name, action, _ in CYCLE]
+
+
+@pytest.mark.parametrize("source", ["netlink", "udev"])
+def test_a_monitor_may_be_closed_twice(core: Core, source: str) -> None:
+    """Closing a monitor in its own block is no error, whatever it listens to."""
+    with core.monitor(source) as monitor:  # type: ignore[arg-type]
+        monitor.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_a_reversal_in_mid_transition(core: Core, payload: Payload, sleeper: Sle
     assert patch.state is PatchState.ENABLED
     held.wake()
     patch.revert()
+    assert patch.state is PatchState.DISABLED
+
+
+def test_ctrl_c_in_a_bare_call_reverses(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """Ctrl-C while enable() itself waits turns the transition round, and waits for that."""
+    sleeper()
+    patch = core.load(payload("plp_hold"))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        patch.enable(timeout=None)
+    signal.signal(signal.SIGALRM, before)
     assert patch.state is PatchState.DISABLED
 
 

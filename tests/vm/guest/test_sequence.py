@@ -23,6 +23,7 @@ from pylivepatch import (
     Outcome,
     PatchRejectedError,
     PatchState,
+    PatchStateError,
     Sequence,
     Step,
     TransitionTimeoutError,
@@ -245,6 +246,12 @@ def test_a_check_that_fails(payload: Payload) -> None:
         in_vain(CheckError, words, Step(file=payload("plp_cmdline"), check=command, check_timeout=timeout))
     done = cli("apply", payload("plp_cmdline"), "--timeout", "0")
     assert done.returncode == 2, done
+
+
+def test_a_window_that_is_over(payload: Payload) -> None:
+    """A sequence that takes longer than the time to confirm in fails: the kernel has taken its patch back."""
+    step = Step(file=payload("plp_cmdline"), confirm_within=1, check="sleep 4")
+    in_vain(PatchStateError, "its time is over", step)
 
 
 def test_a_deadline(sleeper: Sleep, payload: Payload, core: Core) -> None:

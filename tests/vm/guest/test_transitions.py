@@ -133,6 +133,22 @@ def test_transitions_carry_times_of_this_clock(core: Core, payload: Payload) -> 
     assert before <= transition.started <= time.monotonic()
 
 
+def test_deadlines_of_months(core: Core, payload: Payload) -> None:
+    """A deadline longer than the kernel's own waiting knows is one all the same."""
+    with core.monitor() as monitor:
+        assert core.load(payload("plp_cmdline")).enable(timeout=1e7).finished
+        assert monitor.read(timeout=1e7) is not None
+
+
+def test_waiting_where_klpctl_sees_no_transition(core: Core, payload: Payload) -> None:
+    """Without its events klpctl cannot wait: waiting goes by polling then."""
+    core.load(payload("plp_cmdline"))
+    with Core("klpctl") as blind:
+        blind._backend._bits = 0  # type: ignore[attr-defined]
+        assert blind["plp_cmdline"].enable().finished
+        assert blind._backend._device < 0  # type: ignore[attr-defined]
+
+
 def test_fast_completion_kicks_and_can_be_turned_off(core: Core, payload: Payload) -> None:
     """The counter of early retries rises with fast completion and stands still without."""
     patch = core.load(payload("plp_cmdline"))
