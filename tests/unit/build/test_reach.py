@@ -136,3 +136,9 @@ def test_what_is_no_c_of_the_kernel(tree: Tree) -> None:
     assert beyond(tree, (HEADER, HEADER.replace("SIZE 12", "SIZE 13"))) == ("SIZE", "arch/x86/lib/get.S")
     assert beyond(tree, (HEADER, HEADER.replace("(a) + (b)", "(b) + (a)"))) is None
     assert users(tree, "SIZE") == ["arch/x86/lib/get.S"]
+
+
+def test_a_source_of_several_objects(tree: Tree) -> None:
+    """It is compiled for each of them."""
+    known = Units(tree, {"fs/uses.c": [("one", "fs/uses.o"), ("two", "fs/uses.o")]})
+    assert [unit.object for unit in known.including("fs/uses.c")] == ["one", "two"]
