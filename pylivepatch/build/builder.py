@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.build import insn, layout, reach
+from pylivepatch.build import insn, layout, paths, reach
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiler
 from pylivepatch.build.diff import Diff
@@ -121,7 +121,7 @@ class _Job:
                 shadow = self.diff.apply(tree, work / "shadow", touched)
                 objects = self._compile(compiler, touched, pre, shadow, work)
             with self._step("compare", "comparing with the code that runs, and with the patched code"):
-                compared = [self._compare(unit, pre, orig, patched, symbols)
+                compared = [self._compare(unit, pre, orig, patched, symbols, touched)
                             for unit, (pre, orig, patched) in zip(touched, objects, strict=True)]
                 compiled = [item for item in compared if item is not None]
             with self._step("extract", "taking out what changed"):
@@ -144,15 +144,18 @@ class _Job:
         """Return the source files to compile: those of the diff, and those that include what it changes."""
         found: set[Unit] = set()
         for file in self.diff.files:
-            unit = known.get(file.path)
-            if unit is not None:
-                found.add(unit)
-                continue
             including = known.including(file.path)
             if not including and file.path.endswith(".c"):
                 raise BuildError(
                     f"{file.path} is not compiled by the configuration of {self.target.release}", kind="not-built",
                     file=file.path, remedy="there is nothing to patch in this kernel")
+            if not including and not file.path.endswith(".h"):
+                raise BuildError(f"{file.path} is no C: nothing tells what the kernel's build makes of it",
+                                 kind="build-system", file=file.path, remedy="leave it out of the diff")
+            if not including and not file.is_new:
+                self.notes.append(f"no source that this kernel compiles includes {file.path}")
+            if file.path.endswith(".h") and not file.is_new:
+                self._check_beyond(tree, file.path)
             if len(including) > MOST_UNITS:
                 including = self._concerned(tree, known, file.path, including)
             found.update(including)
@@ -162,6 +165,17 @@ class _Job:
             raise BuildError(f"the diff touches {len(found)} source files: more than {MOST_UNITS} are not compiled",
                              kind="too-many", remedy="split it")
         return sorted(found)
+
+    def _check_beyond(self, tree: Tree, path: str) -> None:
+        """Refuse a header whose change concerns what is not compiled as C of the kernel."""
+        there = reach.beyond(tree, self.diff.contents(tree)[path])
+        if there is not None:
+            name, file = there
+            rule = paths.refused(file)
+            assert rule is not None
+            raise BuildError(f"{path} changes {name}, which {file} has, too: {rule.reason}", kind=rule.kind,
+                             symbol=name, file=path,
+                             remedy="make the change where it is used: in the .c file that needs it")
 
     def _concerned(self, tree: Tree, known: Units, path: str, including: list[Unit]) -> list[Unit]:
         """Return those of the units that include a header which can become other code by its change."""
@@ -183,7 +197,7 @@ class _Job:
     ) -> list[tuple[Object, Object, Object]]:
         def one(job: tuple[Unit, Path, str]) -> Path:
             unit, root, kind = job
-            out = work / f"{unit.source.replace('/', '-')}.{kind}.o"
+            out = work / f"{unit.source.replace('/', '-')}.{unit.object}.{kind}.o"
             compiler.compile(unit, root, out)
             return out
 
@@ -202,16 +216,29 @@ class _Job:
                 for n, unit in enumerate(touched)]
 
     def _compare(
-        self, unit: Unit, pre: Object, before: Object, after: Object, symbols: Symbols,
+        self, unit: Unit, pre: Object, before: Object, after: Object, symbols: Symbols, touched: Sequence[Unit],
     ) -> _Compiled | None:
         orig, patched = Parts(before), Parts(after)
         exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
-        layout.check(unit.source, before, after, exported)
+        for name in sorted(layout.check(unit.source, before, after, exported)):
+            part = orig.named(name)
+            if part is not None and part.is_global:
+                self._check_callers(name, unit.source, {one.source for one in touched})
         changes = compare(unit.source, orig, patched)
-        if not (changes.functions or any(part.is_global and changes.original(part) is None for part in patched.all)):
+        if not (changes.functions or changes.new_names(patched)):
             return None
         found = match(unit.source, pre, symbols.image(unit.object))
         return _Compiled(unit, found, orig, patched, changes)
+
+    def _check_callers(self, name: str, source: str, touched: set[str]) -> None:
+        """Make sure that all are compiled that may call a function which is called in another way."""
+        assert self.tree is not None
+        for file in reach.users(self.tree, name):
+            if file not in touched and (file.endswith(".S") or units(self.tree).get(file)):
+                raise BuildError(
+                    f"{source} changes how {name}() is called, and {file} has it, too, which nothing changes",
+                    kind="export", symbol=name, file=source,
+                    remedy="keep it as it is, and give the new one a name of its own")
 
     def _image(self, name: str) -> Image:
         if name == VMLINUX:
@@ -223,9 +250,13 @@ class _Job:
                     "would be compiled for one and proved on the other", kind="mismatch",
                     remedy="name the image of that release (--image)")
             return image
-        for path in self.target.modules.rglob("*.ko*"):
-            if path.name.partition(".")[0].replace("-", "_") == name:
-                return Image.module(name, path)
+        found = [path for path in self.target.modules.rglob("*.ko*")
+                 if path.name.partition(".")[0].replace("-", "_") == name]
+        if len(found) > 1:
+            raise MismatchError(f"{self.target.modules} has {len(found)} modules called {name}: {found[0]}, {found[1]}",
+                                kind="mismatch", symbol=name, remedy="leave there the one that is in use (--modules)")
+        if found:
+            return Image.module(name, found[0])
         raise MismatchError(f"{self.target.modules} has no module {name}", kind="mismatch",
                             remedy="name the directory of the modules of this kernel")
 

@@ -45,6 +45,11 @@ class Changes:
         """Return the original of *part* of the patched object, or None when it is new."""
         return self.pairs.get(id(part))
 
+    def new_names(self, patched: Parts) -> list[Part]:
+        """Return the parts of the patched object that other sources can refer to, and could not before."""
+        return [part for part in patched.all if part.is_global and not part.is_clone
+                and ((old := self.original(part)) is None or not old.is_global)]
+
 
 _EXPORTED = re.compile(r"^(?:___ksymtab(?:_gpl)?\+|__ksymtab_|__kstrtab(?:ns)?_|__export_symbol_)")
 
@@ -65,6 +70,8 @@ class _Comparison:
         self.pairs = self.changes.pairs
         self._known: dict[tuple[int, int], bool] = {}
         self._paired_originals: set[int] = set()
+        self._users = [_users(parts) for parts in (orig, patched)]
+        self._names = [{_bare(part) for part in parts.functions()} for parts in (orig, patched)]
 
     def run(self) -> Changes:
         self._pair()
@@ -82,38 +89,60 @@ class _Comparison:
                 if part.symbols and not part.is_fresh and not part.is_clone:
                     groups[suffix_free(part.name), part.is_func][side].append(part)
         for (name, _), (old, new) in groups.items():
-            if len(old) == len(new) == 1:
-                self._join(old[0], new[0])
-            elif old and new:
-                self._pair_statics(name, old, new)
+            if old and new:
+                self._pair_named(name, old, new)
         # function by function, clones and cold parts find each other through those that refer to them
 
     def _join(self, old: Part, new: Part) -> None:
         self.pairs[id(new)] = old
         self._paired_originals.add(id(old))
 
-    def _pair_statics(self, name: str, old: list[Part], new: list[Part]) -> None:
-        """Pair static locals that have equal names by the functions that refer to them."""
-        exact = {part.name: part for part in old if part.is_global}
-        for part in [part for part in new if part.is_global]:
-            if part.name in exact:
+    def _pair_named(self, name: str, old: list[Part], new: list[Part]) -> None:
+        """Pair what has one name; static locals of that name by the functions that refer to them."""
+        exact = {part.name: part for part in old if part.is_global or not _numbered(part)}
+        for part in list(new):
+            if (part.is_global or not _numbered(part)) and part.name in exact:
                 self._join(exact[part.name], part)
                 old.remove(exact[part.name])
                 new.remove(part)
+        if len(old) == len(new) == 1 and not (_numbered(old[0]) and _numbered(new[0])):
+            self._join(old.pop(), new.pop())
         users: dict[str, tuple[list[Part], list[Part]]] = defaultdict(lambda: ([], []))
-        for side, (parts, group) in enumerate(((self.orig, old), (self.patched, new))):
+        for side, group in enumerate((old, new)):
             for part in group:
-                users[_owner(parts, part)][side].append(part)
+                users[next(iter(self._users[side][id(part)]), "")][side].append(part)
         for owner, (before, after) in users.items():
             if len(before) == len(after):
                 for a, b in zip(before, after, strict=True):
                     self._join(a, b)
+                    old.remove(a)
+                    new.remove(b)
             elif before and after:
-                raise BuildError(
-                    f"{owner or self.source} has {len(before)} static variables called {name} and would have "
-                    f"{len(after)}: nothing tells which of them is new",
-                    kind="ambiguous", symbol=name, file=self.source,
-                    remedy="give the new one a name of its own")
+                raise self._ambiguous(name, owner, len(before), len(after))
+        for part in list(new):
+            same = [one for one in old if self._may_be(one, part)]
+            if len(same) == 1:
+                self._join(same[0], part)
+                old.remove(same[0])
+                new.remove(part)
+        if old and new:
+            raise self._ambiguous(name, "", len(old), len(new))
+
+    def _may_be(self, old: Part, new: Part) -> bool:
+        """Tell whether a static local is the same one, though another function is the first that refers to it.
+
+        It is when a function refers to both. It may be when that is a matter of inlining: when a function that
+        refers to one of them is not there on the other side.
+        """
+        before, after = self._users[0][id(old)], self._users[1][id(new)]
+        return bool(before.keys() & after.keys()) or not (
+            before.keys() <= self._names[1] and after.keys() <= self._names[0])
+
+    def _ambiguous(self, name: str, owner: str, before: int, after: int) -> BuildError:
+        return BuildError(
+            f"{owner or self.source} has {before} static variables called {name} and would have "
+            f"{after}: nothing tells which of them is new",
+            kind="ambiguous", symbol=name, file=self.source, remedy="give the new one a name of its own")
 
     # ---- functions ----
 
@@ -281,12 +310,23 @@ def _rows(parts: list[Part]) -> set[tuple[bytes, str]]:
     return rows
 
 
-def _owner(parts: Parts, static: Part) -> str:
-    """Name the function that a static variable belongs to: the first one that refers to it."""
+def _users(parts: Parts) -> dict[int, dict[str, None]]:
+    """Return the names of the functions that refer to each part, in their order."""
+    users: dict[int, dict[str, None]] = defaultdict(dict)
     for part in parts.functions():
-        if any(ref.part is static for ref in part.refs):
-            return suffix_free(part.name).partition(".")[0]
-    return ""
+        for ref in part.refs:
+            users[id(ref.part)][_bare(part)] = None
+    return users
+
+
+def _bare(part: Part) -> str:
+    """Return the name that a function has in the source."""
+    return suffix_free(part.name).partition(".")[0]
+
+
+def _numbered(part: Part) -> bool:
+    """Tell whether a part is a static local: the compiler numbers those."""
+    return suffix_free(part.name) != part.name
 
 
 def _telling(part: Part) -> list[Entry]:

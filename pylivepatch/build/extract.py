@@ -30,11 +30,12 @@ from pylivepatch.build.elf import (
 )
 from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.parts import Entry, Part, Parts, Ref
+from pylivepatch.build.running import Running
 from pylivepatch.build.runpre import Match
-from pylivepatch.build.symbols import Livepatch, Symbols
+from pylivepatch.build.symbols import Symbols
 from pylivepatch.errors import BuildError
 
-_KEY_BITS = 3
+_KEY_BITS, _OBJTOOL_NOPS = 3, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Extract:
         notes: What a person should know.
         callbacks: For each object and occasion the symbol of the function to call.
         states: What the patch declares with KLPCTL_STATE(): number and edition.
-        new: Global functions and variables that the diff adds, by object and name, with who takes them out.
+        new: Functions and variables that the diff adds or makes global, by object and name, with who takes them out.
     """
 
     object: Object = field(default_factory=Object)
@@ -107,14 +108,15 @@ class Extractor:
         self.into, self.owner, self.match = into, owner, match
         self.changes, self.patched, self.symbols = changes, patched, symbols
         self.source = match.source
+        self.running = Running(owner, match, symbols)
         self._changed = {id(new) for _, new in changes.functions}
         self._made: dict[int, tuple[Symbol, int]] = {}
         self._tables: dict[str, Section] = {}
         self._pending: list[Part] = []
-        for part in patched.all:
-            if part.is_global and changes.original(part) is None and not part.is_clone:
+        for part in changes.new_names(patched):
+            if changes.original(part) is None:
                 self._check_moved(part)
-                into.new[owner, part.name] = self, part
+            into.new[owner, part.name] = self, part
 
     def run(self) -> None:
         """Take out all changed functions, and what they need.
@@ -132,8 +134,9 @@ class Extractor:
         self._drain()
 
     def take(self, part: Part) -> Symbol:
-        """Take out a part that another source refers to."""
-        symbol, _ = self._include(part)
+        """Take out a part that another source refers to; one that was static is the kernel's own."""
+        old = self.changes.original(part)
+        symbol = self._include(part)[0] if old is None else self._original(old, part)
         self._drain()
         return symbol
 
@@ -154,10 +157,9 @@ class Extractor:
             raise BuildError(f"{self.owner} has more than one {occasion} callback in the diff", kind="callback",
                              symbol=ref.part.name if ref.part else ref.external, file=self.source,
                              remedy="let one function do both")
-        symbol, _ = self._include(ref.part)
+        at, _ = self._include(ref.part)
         name = f"__klp_{occasion}_{len(self.into.callbacks)}"
-        self.into.object.symbols.append(
-            Symbol(name, symbol.value, ref.part.size, STB_GLOBAL, STT_FUNC, section=symbol.section))
+        self.into.object.symbols.append(Symbol(name, at.value, ref.part.size, STB_GLOBAL, STT_FUNC, section=at.section))
         self.into.callbacks[key] = name
 
     def _drain(self) -> None:
@@ -231,9 +233,9 @@ class Extractor:
         old = part.section
         if part.is_string:
             return self._table(".rodata.str", SHF_ALLOC, shared=True)
-        if old.name in tables.UNNAMED_CODE or old.name == tables.DYNAMIC_DEBUG or old.name.startswith(".data.."):
-            return self._table(old.name, old.flags, shared=True)
-        name = old.name
+        name = f".data.{part.name}" if old.name == ".data..ro_after_init" else old.name
+        if name in tables.UNNAMED_CODE or name == tables.DYNAMIC_DEBUG or name.startswith(".data.."):
+            return self._table(name, old.flags, shared=True)
         if part.is_func and not name.startswith(".text"):
             name = f".text.{part.name}"
         section = Section(name, old.type, old.flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR), align=old.align)
@@ -277,6 +279,9 @@ class Extractor:
                 # a call, or a label inside the function
                 return self._include(part)
             return self._original(old, user), 0
+        if part.is_func and old is None and not (ref.branch or part is user or part.is_cold or part.is_clone):
+            self.into.notes.append(f"{user.name} has the address of {part.name}(), which goes with the patch: what "
+                                   "keeps it has to let go of it in a callback, before the patch is unloaded")
         if old is None or part.is_fresh or part.is_cold:
             # what is new, and what each copy of the code has for itself
             return self._include(part)
@@ -284,66 +289,16 @@ class Extractor:
 
     def _original(self, part: Part, user: Part) -> Symbol:
         """Return the symbol for what the running kernel has already."""
-        if part.in_init:
-            raise BuildError(
-                f"{user.name}() refers to {part.name}, which is gone after init", kind="init", symbol=part.name,
-                file=self.source, remedy="use nothing that is marked __init or __initdata")
-        for symbol in part.symbols:
-            if symbol.bind and self.owner == VMLINUX and self.symbols.ordinary(symbol.name):
-                return self.into.undefined(symbol.name)
-        for symbol in part.symbols:
-            address = self.match.address(symbol.name)
-            if address is None and symbol.bind:
-                return self.into.undefined(self.symbols.find(self.owner, symbol.name, self.source).placeholder)
-            if address is not None:
-                self._check_same(symbol)
-                found = self.symbols.at(self.owner, self.owner, symbol.name, address)
-                if found is not None:
-                    return self.into.undefined(found.placeholder)
-        return self._by_name(part, user)
-
-    def _check_same(self, symbol: Symbol) -> None:
-        """Make sure that a name means the same in the object for run-pre matching and in the one compared."""
-        pre = self.match.defined(symbol.name)
-        if pre is not None and pre.size != symbol.size and not symbol.type == STT_FUNC:
-            raise BuildError(
-                f"{symbol.name} of {self.source} is not the same variable in two compilations", kind="ambiguous",
-                symbol=symbol.name, file=self.source)
-
-    def _by_name(self, part: Part, user: Part) -> Symbol:
-        """Fall back on a name that only one symbol of the object has."""
-        image = self.symbols.image(self.owner)
-        places = image.symbols.addresses(part.name)
-        if len(places) == 1:
-            found = Livepatch(self.owner, self.owner, part.name, 0)
-            return self.into.undefined(found.placeholder)
-        if not part.section.writable and not part.is_func and not places:
-            return self._include(part)[0]
-        raise BuildError(
-            f"{user.name}() refers to {part.name}, and nothing tells where that is in {self.owner}: it has "
-            f"{len(places) or 'no'} symbols of that name, and no unchanged function refers to it",
-            kind="ambiguous" if places else "unresolved", symbol=part.name, file=self.source)
+        name = self.running.original(part, user)
+        return self._include(part)[0] if name is None else self.into.undefined(name)
 
     def _external(self, name: str) -> Symbol:
         """Return the symbol for what another source defines."""
-        for owner in (self.owner, VMLINUX, *sorted(self._needed())):
+        for owner in (self.owner, VMLINUX, *sorted(self.running.needed())):
             if (owner, name) in self.into.new:
                 other, part = self.into.new[owner, name]
                 return other.take(part)
-        if self.symbols.ordinary(name):
-            return self.into.undefined(name)
-        if self.owner == VMLINUX or name in self.match.image.imports.values() or name not in self.symbols.exports:
-            address = self.match.imports.get(name)
-            if address is not None and address not in self.match.image.imports:
-                found = self.symbols.at(self.owner, self.owner, name, address)
-                if found is not None:
-                    return self.into.undefined(found.placeholder)
-        return self.into.undefined(self.symbols.find(self.owner, name, self.source).placeholder)
-
-    def _needed(self) -> set[str]:
-        """Return the modules that are there whenever this one is, since it takes symbols from them."""
-        exports = self.symbols.exports
-        return {exports[name].owner for name in self.match.image.imports.values() if name in exports}
+        return self.into.undefined(self.running.external(name))
 
     # ---- tables ----
 
@@ -369,21 +324,23 @@ class Extractor:
     def _jump_label(self, part: Part, entry: Entry, code: Section, start: int) -> bool:
         """Tell whether a jump label can be kept: its key must be there when the patch loads.
 
-        A key that a module has is not. Tracepoints of modules stay off in the new code, whose jump becomes a nop.
+        A key that a module has is not. Its tracepoints stay off, their jumps become nops; that of DO_ONCE() stays.
         """
         where, _, key = entry.refs
         if (key.part is not None and self.changes.original(key.part) is None) or self.owner == VMLINUX:
             return True
-        if key.part is None and (self.symbols.ordinary(key.external) or self._owner_of(key.external) == VMLINUX):
+        if key.part is None and self.running.owner_of(key.external) == VMLINUX:
             return True
         name = key.part.name if key.part is not None else key.external
+        at = start + where.at
+        if name.startswith("___once_key.") and code.data[at] in (0xEB, 0xE9) and not key.at & _OBJTOOL_NOPS:
+            return False
         if not name.startswith("__tracepoint_"):
-            owner = self.owner if key.part is not None else self._owner_of(name)
+            owner = self.owner if key.part is not None else self.running.owner_of(name)
             raise BuildError(
                 f"{part.name}() uses the static key {name} of the module {owner}, which is not there yet when "
                 "the patch loads", kind="static-key", symbol=name, file=self.source,
                 remedy="in the diff, ask static_key_enabled() instead of static_branch_*()")
-        at = start + where.at
         size = insn.jump_size(code.data, at)
         if key.at & _KEY_BITS and code.data[at] in (0xEB, 0xE9):
             code.data[at:at + size] = insn.NOP2 if size == 2 else insn.NOP5
@@ -391,7 +348,3 @@ class Extractor:
         self.into.notes.append(f"{part.name}(): the tracepoint {name.removeprefix('__tracepoint_')} of the module "
                                f"{self.owner} stays silent in the new code")
         return False
-
-    def _owner_of(self, name: str) -> str:
-        return self.symbols.find(self.owner, name, self.source).owner
-

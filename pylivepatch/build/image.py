@@ -136,6 +136,19 @@ class Image:
         found = data[offset:offset + size]
         return found + bytes(min(size, length - offset) - len(found))
 
+    def gone(self, address: int) -> bool:
+        """Tell whether the kernel frees what is at *address* when it has booted."""
+        begin, end = (self.symbols.addresses(name) for name in ("__init_begin", "__init_end"))
+        return bool(begin and end) and begin[0] <= address < end[0]
+
+    def version(self) -> str:
+        """Return what the kernel's ``uname -v`` says; "" when its image does not tell."""
+        for place in self.symbols.addresses("linux_banner"):
+            found = re.match(rb"[^\n]*\) (#\d[^\n]*)\n", self.read(place, 400))
+            if found:
+                return found[1].decode(errors="replace")
+        return ""
+
     def names(self, address: int) -> list[str]:
         """Return the names of what is at *address*, of its own or imported."""
         if address in self.imports:

@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from pylivepatch.build.elf import R_X86_64_PC32, R_X86_64_PLT32, Reloc, Section
+
 NOP2, NOP5 = b"\x66\x90", b"\x0f\x1f\x44\x00\x00"
 
 # Opcodes with an immediate operand behind an address: of one byte, or as wide as the operand.
@@ -47,6 +49,14 @@ def trailing(code: bytes | bytearray, offset: int) -> int:
             before -= 1
         return 2 if before >= 0 and code[before] == 0x66 else 4
     return 0
+
+
+def meant(section: Section, reloc: Reloc) -> tuple[int, int]:
+    """Return the offset from the symbol that *reloc* means, and the bias that its addend has."""
+    bias = 0
+    if section.executable and reloc.type in (R_X86_64_PC32, R_X86_64_PLT32):
+        bias = 4 + trailing(section.data, reloc.offset)
+    return reloc.addend + bias, bias
 
 
 def jump_size(code: bytes | bytearray, offset: int) -> int:

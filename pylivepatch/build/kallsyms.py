@@ -47,6 +47,7 @@ class Kallsyms:
         self._named: dict[str, list[int]] = defaultdict(list)
         self._placed: dict[int, list[str]] = defaultdict(list)
         self._global = {(name, address) for address, type_, name in symbols if type_.isupper() and type_ != "A"}
+        self._static = {(name, address) for address, type_, name in symbols if type_.islower() and type_ != "a"}
         for address, _, name in symbols:
             self._named[name].append(address)
             self._placed[address].append(name)
@@ -62,6 +63,10 @@ class Kallsyms:
     def is_global(self, name: str, address: int) -> bool:
         """Tell whether the symbol *name* at *address* is visible to other sources: nm's letter is a capital then."""
         return (name, address) in self._global
+
+    def is_static(self, name: str, address: int) -> bool:
+        """Tell whether only one source can see the symbol *name* at *address*; of per-CPU data, nothing tells."""
+        return (name, address) in self._static
 
     def sympos(self, name: str, address: int) -> int:
         """Return which of the symbols called *name* is the one at *address*: 0 when there is no other.

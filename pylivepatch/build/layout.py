@@ -34,7 +34,7 @@ class _Type(NamedTuple):
     rows: bytes
 
 
-def check(source: str, orig: Object, patched: Object, exported: Set[str]) -> None:
+def check(source: str, orig: Object, patched: Object, exported: Set[str]) -> set[str]:
     """Compare the types of a source before and after the diff.
 
     Args:
@@ -43,17 +43,19 @@ def check(source: str, orig: Object, patched: Object, exported: Set[str]) -> Non
         patched: What it makes of it with the diff.
         exported: Functions of this source that modules may call which nobody here knows.
 
+    Returns:
+        The functions that are called in another way.
+
     Raises:
         BuildError: A type that both have is another one, or how an exported function is called.
     """
     was, becomes = _Types(orig), _Types(patched)
     before, after = was.prototypes(), becomes.prototypes()
-    for name in sorted(before.keys() & after.keys() & exported):
-        if before[name] != after[name]:
-            raise BuildError(
-                f"{name}() is exported, and changes from {before[name]} to {after[name]}: modules that are not of this "
-                "kernel's source would call it as it was", kind="export", symbol=name, file=source,
-                remedy="keep it as it is, and give the new one a name of its own")
+    for name in sorted(_recalled(before, after) & exported):
+        raise BuildError(
+            f"{name}() is exported, and changes from {before[name]} to {after[name]}: modules that are not of this "
+            "kernel's source would call it as it was", kind="export", symbol=name, file=source,
+            remedy="keep it as it is, and give the new one a name of its own")
     old, new = was.described(), becomes.described()
     for kind, name in sorted(old.keys() & new.keys()):
         words = _difference(kind, old[kind, name], new[kind, name])
@@ -62,6 +64,12 @@ def check(source: str, orig: Object, patched: Object, exported: Set[str]) -> Non
                 f"{kind} {name} changes: {words}; what exists of it was made by the code that runs", kind="layout",
                 symbol=name, file=source,
                 remedy="leave it as it is, and keep what is new in a shadow variable")
+    return _recalled(before, after)
+
+
+def _recalled(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Return the functions that are called in another way."""
+    return {name for name in before.keys() & after.keys() if before[name] != after[name]}
 
 
 def _difference(kind: str, before: Described, after: Described) -> str:
@@ -100,7 +108,7 @@ class _Types:
         return self._strings[offset:self._strings.index(b"\0", offset)].decode(errors="replace")
 
     def described(self) -> dict[tuple[str, str], Described]:
-        """Describe each type that has a name, of its own or by a typedef."""
+        """Describe each type that has a name, of its own or by a typedef, and what has a type without a name."""
         found: dict[tuple[str, str], Described] = {}
         for item in self._types:
             target = item
@@ -108,6 +116,12 @@ class _Types:
                 target = self._types[item.size]
             if item.name and target.kind in (_STRUCT, _UNION, _ENUM, _ENUM64):
                 found.setdefault((_WORDS[target.kind], item.name), self._members(target, 0))
+            elif item.kind == _TYPEDEF:
+                found.setdefault(("typedef", item.name), {"it": self._describe(item.size, 0)})
+            elif item.kind in (_ENUM, _ENUM64):
+                found |= {("enumerator", name): {"it": value} for name, value in self._members(item, 0).items()}
+            elif item.kind == _VAR and "{" in (words := self._describe(item.size, 0)):
+                found.setdefault(("the type of", item.name), {"it": words})
         return found
 
     def prototypes(self) -> dict[str, str]:

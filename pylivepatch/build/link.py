@@ -69,15 +69,15 @@ def module_name(text: str) -> str:
     return name
 
 
-def glue(extract: Extract, about: About) -> str:
-    """Return the C source that declares the patch."""
+def glue(extract: Extract, about: About, version: str = "") -> str:
+    """Return the C source that declares the patch; *version* is that of the kernel, which is asked for it."""
     objects: dict[str, list[str]] = defaultdict(list)
     for item in extract.replaced:
         sympos = f", .old_sympos = {item.sympos}" if item.sympos else ""
         objects[item.object].append(
             f"\t{{ .old_name = {_c(item.name)}, .new_func = {item.symbol}{sympos} }},\n")
     out = ["// SPDX-License-Identifier: GPL-2.0-only\n",
-           "#include <linux/livepatch.h>\n#include <linux/module.h>\n",
+           "#include <linux/livepatch.h>\n#include <linux/module.h>\n#include <linux/utsname.h>\n",
            "" if about.foreign else "#include <klpctl/klpctl.h>\n",
            "\n", *(f"extern char {item.symbol}[];\n" for item in extract.replaced),
            *(f"extern {_RETURNS[occasion]} {symbol}(struct klp_object *obj);\n"
@@ -98,12 +98,14 @@ def glue(extract: Extract, about: About) -> str:
             "\t.mod = THIS_MODULE,\n\t.objs = objs,\n",
             "\t.states = states,\n" if extract.states else "",
             "\t.replace = true,\n" if about.replace else "", "};\n\n"]
-    if about.foreign:
-        out += ["static int __init patch_init(void)\n{\n\treturn klp_enable_patch(&patch);\n}\n\n"
-                "static void __exit patch_exit(void)\n{\n}\n\n"
-                "module_init(patch_init);\nmodule_exit(patch_exit);\nMODULE_INFO(livepatch, \"Y\");\n"]
-    else:
-        out.append("module_klpctl_patch(patch);\n")
+    check = (f"\tif (strcmp(init_uts_ns.name.version, {_c(version)})) {{\n"
+             f"\t\tpr_err(\"%s: made for another build of this kernel: %s\\n\", THIS_MODULE->name, {_c(version)});\n"
+             "\t\treturn -ENOEXEC;\n\t}\n" if version else "")
+    enter, leave = (("klp_enable_patch", "") if about.foreign else
+                    ("klpctl_register_patch", "\tklpctl_unregister_patch(&patch);\n"))
+    out += [f"static int __init patch_init(void)\n{{\n{check}\treturn {enter}(&patch);\n}}\n\n"
+            f"static void __exit patch_exit(void)\n{{\n{leave}}}\n\n"
+            "module_init(patch_init);\nmodule_exit(patch_exit);\nMODULE_INFO(livepatch, \"Y\");\n"]
     out.append('MODULE_LICENSE("GPL");\n')
     if about.description:
         out.append(f"MODULE_DESCRIPTION({_c(about.description)});\n")
@@ -143,7 +145,7 @@ def link(
         _run([*objtool, str(part)], work, "objtool")
     part.rename(work / "extracted.o_shipped")
     (work / ".extracted.o.cmd").write_text("")  # modpost looks there for sources
-    (work / f"{about.name}_patch.c").write_text(glue(extract, about))
+    (work / f"{about.name}_patch.c").write_text(glue(extract, about, symbols.image(VMLINUX).version()))
     (work / "Kbuild").write_text(
         f"obj-m := {about.name}.o\n{about.name}-y := {about.name}_patch.o extracted.o\n")
     flags = ["-g0", f"-ffile-prefix-map={work}=."]

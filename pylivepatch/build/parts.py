@@ -24,15 +24,16 @@ from pylivepatch.build.elf import (
     Section,
     Symbol,
 )
+from pylivepatch.build.insn import meant
 
 _LEAD = 16
 """Bytes of padding before a function that CONFIG_CALL_PADDING asks the compiler for."""
 
 _CHILD = re.compile(r"\.(?:cold|part|isra|constprop)\b")
 _FRESH = re.compile(
-    r"(?:__func__|__FUNCTION__|__PRETTY_FUNCTION__|__warned|__already_done|___?done|___once_key|__once_key|__key"
-    r"|_rs|CSWTCH|_entry|_entry_ptr|__print_once|__ret_warn_on|___tp_str|__tp_str|__compound_literal"
-    r"|__already_done_bpf|descriptor)(?:\.\d+)?\Z")
+    r"(?:__func__|__FUNCTION__|__PRETTY_FUNCTION__|__warned|__already_done|__key|_rs|CSWTCH|_entry|_entry_ptr"
+    r"|__print_once|__ret_warn_on|___?tp_str|__already_done_bpf)\.\d+\Z")
+_LITERAL = "__compound_literal."
 _UNIQUE = re.compile(r"__UNIQUE_ID_|\.L|__addressable_|__PASTE")
 
 
@@ -137,7 +138,8 @@ class Part:
     def is_fresh(self) -> bool:
         """Whether each copy of the code has its own: no name, or a static local of a macro such as WARN_ONCE()."""
         return (not self.symbols or self.is_string or self.section.name == tables.DYNAMIC_DEBUG
-                or (not self.is_global and bool(_FRESH.match(self.name) or _UNIQUE.match(self.name))))
+                or (not self.is_global and bool(_FRESH.match(self.name) or _UNIQUE.match(self.name)))
+                or (self.name.startswith(_LITERAL) and not self.section.writable))
 
     @property
     def in_init(self) -> bool:
@@ -194,7 +196,7 @@ class Parts:
             for reloc in section.relocs:
                 target = reloc.symbol.section
                 if target is not None and target.name in tables.UNNAMED_CODE:
-                    starts.setdefault(id(target), set()).add(_meant(section, reloc)[0] + reloc.symbol.value)
+                    starts.setdefault(id(target), set()).add(meant(section, reloc)[0] + reloc.symbol.value)
         return starts
 
     def _cut(self, section: Section) -> None:
@@ -245,7 +247,7 @@ class Parts:
             low += 1
 
     def _ref(self, section: Section, reloc: Reloc, start: int) -> Ref:
-        at, bias = _meant(section, reloc)
+        at, bias = meant(section, reloc)
         branch = (section.executable and reloc.type in (R_X86_64_PC32, R_X86_64_PLT32)
                   and insn.is_branch(section.data, reloc.offset))
         symbol = reloc.symbol
@@ -289,11 +291,3 @@ class Parts:
             entry = Entry(section.name, bytes(section.data[start:start + size]), refs)
             if refs and refs[0].part is not None:
                 refs[0].part.entries.append(entry)
-
-
-def _meant(section: Section, reloc: Reloc) -> tuple[int, int]:
-    """Return the offset from the symbol that *reloc* means, and the bias that its addend has."""
-    bias = 0
-    if section.executable and reloc.type in (R_X86_64_PC32, R_X86_64_PLT32):
-        bias = 4 + insn.trailing(section.data, reloc.offset)
-    return reloc.addend + bias, bias

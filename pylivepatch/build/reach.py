@@ -12,209 +12,20 @@ import json
 import os
 import re
 import subprocess
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
 
+from pylivepatch.build import paths
+from pylivepatch.build.declarations import HARMLESS, UNFINISHED, UnclearError, declarations, names
 from pylivepatch.build.tree import Tree
 from pylivepatch.build.units import TOP, Unit, Units
 
 MOST_HEADERS = 500
 """Headers that are read in search of a name; one that more of them mention has no meaning of its own."""
 
-UNFINISHED = "#unfinished"
-"""Last word of what a header begins and does not end."""
-
 _PASTES = ".pastes.json"
-_COMMENT = re.compile(r"""/\*.*?\*/|//[^\n]*|("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')""", re.DOTALL)
-_TOKEN = re.compile(r"""[A-Za-z_]\w*|\d[\w.]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|##|\S""")
-_NAME = re.compile(r"[A-Za-z_]\w*\Z")
 _PASTE = re.compile(r"(\w+)\s*##|##\s*(\w+)")
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+\w+\(([^)]*)\)([^\n]*##[^\n]*)", re.MULTILINE)
-_TAGGED = frozenset({"struct", "union", "enum"})
-_HARMLESS = frozenset({"static_assert", "_Static_assert"})
-_ATTRIBUTES = frozenset({
-    "__attribute__", "__printf", "__scanf", "__aligned", "__section", "__alloc_size", "__assume_aligned", "__acquires",
-    "__releases", "__must_hold", "__cond_acquires", "__cond_lock", "__malloc", "__counted_by", "__realloc_size"})
-_KEYWORDS = frozenset({
-    "int", "long", "short", "char", "unsigned", "signed", "void", "bool", "static", "inline", "extern", "const",
-    "volatile", "typedef", "return", "if", "while", "for", "switch", "sizeof", "do", *_TAGGED})
-
-
-class UnclearError(Exception):
-    """What a change declares cannot be told."""
-
-
-class Declaration(NamedTuple):
-    """A piece of a header: a directive, a declaration, or a definition.
-
-    Attributes:
-        conditions: The #if lines that it stands under.
-        words: Its tokens, without comments.
-    """
-
-    conditions: tuple[str, ...]
-    words: tuple[str, ...]
-
-    @property
-    def head(self) -> tuple[str, ...]:
-        """The words before the first brace or initial value."""
-        ends = [self.words.index(word) for word in ("{", "=") if word in self.words]
-        return self.words[:min(ends)] if ends else self.words
-
-    @property
-    def tag(self) -> str:
-        """What a struct, union or enum that is defined here is called; "" for anything else."""
-        head = self.head
-        if "{" in self.words and "(" not in head and head[:1] != ("typedef",) and len(head) > 1 and head[-2] in _TAGGED:
-            return " ".join(head[-2:])
-        return ""
-
-    @property
-    def is_function(self) -> bool:
-        """Whether it is a function with its body."""
-        return self.words[0] != "#" and self.words[-1] == "}" and "(" in self.head
-
-    def declares(self) -> set[str]:
-        """Return the names that it gives a meaning."""
-        words = self.words
-        while words[0] in _ATTRIBUTES and words[1:2] == ("(",):
-            words = words[_closing(words, 1) + 1:]
-        if words[0] == "#":
-            if words[1:2] == ("define",):
-                return {words[2]}
-            raise UnclearError
-        if words[0] in _HARMLESS or (len(words) == 3 and words[0] in _TAGGED):
-            return set()
-        if words[0] == "typedef" or words[1:2] == ("(",):
-            raise UnclearError
-        if self.tag:
-            return {self.tag.partition(" ")[2]}
-        if "(" in self.head:
-            called = [word for word, after in pairwise(words)
-                      if after == "(" and _NAME.match(word) and word not in _ATTRIBUTES]
-            if not called or called[0] in _KEYWORDS:
-                raise UnclearError
-            return {called[0]}
-        if "{" in self.head or words[-1] == "}" or (_TAGGED & set(words) and "{" in words and "=" not in words):
-            raise UnclearError
-        return {_declared(part) for part in _split(words, ",")}
-
-
-def declarations(text: str) -> Iterator[Declaration]:
-    """Yield the pieces of a header."""
-    text = _COMMENT.sub(lambda found: found[1] or " ", text.replace("\\\n", " "))
-    conditions: list[str] = []
-    words: list[str] = []
-    depth = 0
-    for line in text.split("\n"):
-        tokens = _TOKEN.findall(line)
-        if tokens[:1] == ["#"] and len(tokens) > 1:
-            if tokens[1] in ("if", "ifdef", "ifndef"):
-                conditions.append(" ".join(tokens))
-            elif tokens[1] in ("else", "elif") and conditions:
-                conditions[-1] += " ".join(tokens)
-            elif tokens[1] == "endif":
-                del conditions[-1:]
-            else:
-                yield Declaration(tuple(conditions), tuple(tokens))
-                continue
-            words += tokens if words else []
-            continue
-        for token in tokens:
-            words.append(token)
-            depth += (token in "({[") - (token in ")}]") if len(token) == 1 else 0
-            if depth == 0 and (token == ";" or token == "}"):
-                piece = Declaration(tuple(conditions), tuple(words))
-                if token == ";" or piece.is_function:
-                    yield piece
-                    words = []
-    if words:
-        yield Declaration(tuple(conditions), (*words, UNFINISHED))
-
-
-def names(before: str, after: str) -> set[str]:
-    """Return the names whose meaning differs between two texts of a header.
-
-    Raises:
-        UnclearError: That cannot be told.
-    """
-    old, new = Counter(declarations(before)), Counter(declarations(after))
-    gone, fresh = list((old - new).elements()), list((new - old).elements())
-    found: set[str] = set()
-    for piece in list(gone):
-        partner = next((other for other in fresh if piece.tag and (other.tag, other.conditions) ==
-                        (piece.tag, piece.conditions)), None)
-        if partner is not None:
-            found |= _members(piece, partner)
-            gone.remove(piece)
-            fresh.remove(partner)
-    for piece in (*gone, *fresh):
-        found |= piece.declares()
-    return found
-
-
-def _members(old: Declaration, new: Declaration) -> set[str]:
-    """Return the members that two definitions of a struct, or of an enum, do not have in common."""
-    bodies = []
-    for piece in (old, new):
-        start, end = piece.words.index("{"), len(piece.words) - 1 - piece.words[::-1].index("}")
-        bodies.append((piece.words[:start] + piece.words[end:], piece.words[start + 1:end]))
-    if bodies[0][0] != bodies[1][0]:
-        raise UnclearError
-    if old.tag.startswith("enum"):
-        values = [list(enumerate(_split(body, ","))) for _, body in bodies]
-        return {words[0] for one, other in (values, values[::-1]) for place, words in one
-                if words and (place, words) not in other}
-    members = [Counter(part for part in _split(body, ";", deep=True) if part) for _, body in bodies]
-    differing = [*(members[0] - members[1]).elements(), *(members[1] - members[0]).elements()]
-    if not differing:
-        raise UnclearError  # another order
-    return {_declared(part) for words in differing for part in _split(words, ",")}
-
-
-def _split(words: Sequence[str], at: str, *, deep: bool = False) -> list[tuple[str, ...]]:
-    """Split at a token; unless *deep*, only outside of brackets."""
-    parts: list[tuple[str, ...]] = []
-    part: list[str] = []
-    depth = 0
-    for word in words:
-        depth += (word in ("(", "[", "{")) - (word in (")", "]", "}"))
-        if word == at and (deep or not depth):
-            parts.append(tuple(part))
-            part = []
-        else:
-            part.append(word)
-    return [*parts, tuple(part)]
-
-
-def _closing(words: Sequence[str], start: int) -> int:
-    """Return the place of the parenthesis that closes the one at *start*."""
-    depth = 0
-    for place in range(start, len(words)):
-        depth += (words[place] == "(") - (words[place] == ")")
-        if not depth:
-            return place
-    raise UnclearError
-
-
-def _declared(words: Sequence[str]) -> str:
-    """Return the name of a variable or member: the last one, before its array bounds, width, value and attributes."""
-    words = [word for word in words if word != ";"]
-    for end in ("=", ":", "["):
-        words = words[:words.index(end)] if end in words else words
-    if "{" in words:
-        words = words[len(words) - words[::-1].index("{"):]
-    pointer = [words[n + 2] for n in range(len(words) - 2) if words[n:n + 2] == ["(", "*"]]
-    if pointer:
-        return pointer[0]
-    while len(words) > 1 and (words[-1] == ")" or words[-1].startswith("__")):
-        words = words[:words.index("(") - 1] if words[-1] == ")" else words[:-1]
-    if not words or not _NAME.match(words[-1]) or words[-1] in _KEYWORDS:
-        raise UnclearError
-    return words[-1]
 
 
 def concerned(
@@ -253,7 +64,32 @@ def concerned(
         return [], found
     mention = re.compile(rb"\b(?:%s)\b" % "|".join(sorted(_spelled(tree, found))).encode())
     inside = {unit for file in whole for unit in known.including(file)}
+    for file in known.included():
+        if mention.search((tree.path / file).read_bytes()):
+            inside.update(known.including(file))
     return [unit for unit in every if unit in inside or mention.search((tree.path / unit.source).read_bytes())], found
+
+
+def users(tree: Tree, name: str) -> list[str]:
+    """Return the sources, assembly too, that have the word *name*."""
+    return [file for file in _grep(tree.path, ["-lwF", "--include=*.[cS]", *_words({name})]) if _ours(file)]
+
+
+def beyond(tree: Tree, texts: tuple[str, str]) -> tuple[str, str] | None:
+    """Return a name that a header gives another meaning to, and a file that has it and is never compiled here.
+
+    That is assembly, and what becomes code for user space, or for before or after the kernel.
+    """
+    try:
+        found = names(*texts)
+    except UnclearError:
+        return None
+    for file in _grep(tree.path, ["-lwF", "--include=*.[chS]", *_words(found)]) if found else ():
+        rule = paths.refused(file)
+        if rule is not None and rule.kind in ("assembly", "vdso") and _ours(file):
+            return next(name for name in sorted(found) if re.search(
+                rf"\b{name}\b", (tree.path / file).read_text(errors="replace"))), file
+    return None
 
 
 def _carried(text: str, wanted: set[str]) -> set[str]:
@@ -273,7 +109,7 @@ def _carried(text: str, wanted: set[str]) -> set[str]:
             found |= {words[2]} if wanted.intersection(words[3:]) else set()
         elif piece.is_function:
             found |= piece.declares() if wanted.intersection(words[len(piece.head):]) else set()
-        elif words[0] not in _HARMLESS:
+        elif words[0] not in HARMLESS:
             value = words[words.index("="):] if "=" in words else ()
             if words[-1] == UNFINISHED or words[1:2] == ("(",) or wanted.intersection((*value, *_sizes(words))):
                 raise UnclearError
@@ -322,10 +158,17 @@ def _pastes(tree: Tree) -> set[str]:
 
 
 def _mentioning(top: Path, wanted: Iterable[str]) -> list[str]:
-    """Return the headers, and the sources that others include, that have one of these words."""
-    words = [option for word in sorted(wanted) for option in ("-e", word)]
-    return [file for file in _grep(top, ["-lwF", "--include=*.h", *words])
-            if not file.startswith("arch/") or file.startswith("arch/x86/")]
+    """Return the headers that have one of these words."""
+    return [file for file in _grep(top, ["-lwF", "--include=*.h", *_words(wanted)]) if _ours(file)]
+
+
+def _words(wanted: Iterable[str]) -> list[str]:
+    return [option for word in sorted(wanted) for option in ("-e", word)]
+
+
+def _ours(file: str) -> bool:
+    """Tell whether a file is not of another architecture."""
+    return not file.startswith("arch/") or file.startswith("arch/x86/")
 
 
 def _grep(top: Path, options: Sequence[str]) -> list[str]:

@@ -12,12 +12,14 @@ moves whole sections. So one address is looked for, the beginning of a section, 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from pylivepatch.build import insn
-from pylivepatch.build.elf import STB_WEAK, WIDTH, Object, Reloc, Section, Symbol
+from pylivepatch.build.elf import SHF_STRINGS, SHT_NOBITS, STB_WEAK, WIDTH, Object, Reloc, Section, Symbol
 from pylivepatch.build.image import Image, field_value
+from pylivepatch.build.insn import meant
 from pylivepatch.errors import BuildError, MismatchError
 
 _CAUSE = (
@@ -38,7 +40,8 @@ class Match:
         matched: Names of the functions that are byte for byte what runs.
         imports: Addresses of the symbols that it takes from elsewhere.
         differing: For each function that differs, the offset of the first byte.
-        conflicts: For each function whose references lead elsewhere than the others', what was found.
+        conflicts: For each function whose references lead elsewhere than the others', or to other contents, what was
+            found.
         globals: Addresses of its own global symbols, where the image refers to them: a weak one may be another's.
     """
 
@@ -110,7 +113,7 @@ class _Masked:
     """A section of the object with the bytes that the linker or objtool writes left out."""
 
     def __init__(self, pre: Object, section: Section) -> None:
-        self.data = section.data
+        self.data, self.size = section.data, section.size
         self.holes: list[tuple[int, int]] = [
             (reloc.offset, WIDTH.get(reloc.type, 4)) for reloc in section.relocs]
         table = pre.section("__jump_table")
@@ -134,6 +137,20 @@ class _Masked:
         if pre == run:
             return symbol.size
         return next(offset for offset, (a, b) in enumerate(zip(pre, run, strict=True)) if a != b)
+
+
+    def differing(self, image: Image, base: int) -> list[tuple[int, str]]:
+        """Return where the section differs from the image at *base*, and how."""
+        run = bytearray(image.read(base, self.size))
+        if len(run) < self.size:
+            return [(0, "there is more than the image has")]
+        pre = bytearray(self.data)
+        for at, size in self.holes:
+            pre[at:at + size] = run[at:at + size]
+        if pre == run:
+            return []
+        return [(offset, f"{a:#04x} was compiled at {offset:#x}, and the image has {b:#04x}")
+                for offset, (a, b) in enumerate(zip(pre, run, strict=True)) if a != b]
 
 
 def match(source: str, pre: Object, image: Image) -> Match:
@@ -224,6 +241,8 @@ def _infer(found: Match) -> None:
     pending = [section for section in found.pre.sections if section.name in found.bases]
     matched = {(id(symbol.section), symbol.value, symbol.value + symbol.size): symbol.name
                for symbol in found.pre.symbols if symbol.name in found.matched and symbol.section is not None}
+    uses: list[tuple[str, Section, int]] = []
+    strings: dict[int, list[tuple[int, str]]] = defaultdict(list)
     while pending:
         section = pending.pop()
         spans = sorted((start, end, name) for (owner, start, end), name in matched.items() if owner == id(section))
@@ -241,7 +260,15 @@ def _infer(found: Match) -> None:
             target = reloc.symbol.section
             if target is None:
                 _import(found, reloc.symbol.name, value, function)
-            elif target.allocated and not target.merged:
+            elif target.allocated and target.merged:
+                words = _differs(found.image, target, reloc, meant(section, reloc)[0], value)
+                if words and function:
+                    found.conflicts.setdefault(function, words)
+                elif words:
+                    strings[id(section)].append((reloc.offset, words))
+            elif target.allocated:
+                if function and not target.executable:
+                    uses.append((function, target, reloc.symbol.value + meant(section, reloc)[0]))
                 if reloc.symbol.bind and reloc.symbol.name in found.image.names(value):
                     # a weak one that another source overrides leads elsewhere
                     found.globals.setdefault(reloc.symbol.name, value)
@@ -254,6 +281,63 @@ def _infer(found: Match) -> None:
                 elif found.bases[target.name] != base and function:
                     name = reloc.symbol.name or target.name
                     found.conflicts.setdefault(function, f"it refers to {name} at another place than the others do")
+    _compare_data(found, uses, strings)
+
+
+def _differs(image: Image, section: Section, reloc: Reloc, at: int, value: int) -> str:
+    """Say how a string or number that the linker merges differs from the image's; "" when it does not.
+
+    Args:
+        image: The image.
+        section: Where it stands in the object.
+        reloc: What refers to it.
+        at: Which byte of its symbol is meant.
+        value: Where its symbol is in the image, if it were one there.
+    """
+    start = reloc.symbol.value + at
+    width = section.entsize or 1
+    end = start + width - start % width
+    while section.flags & SHF_STRINGS and any(section.data[end - width:end]):
+        end += width
+    pre = bytes(section.data[start:end])
+    run = image.read(value + at, len(pre))
+    return "" if pre == run else f"{pre!r} was compiled, and the image has {run!r}"
+
+
+def _compare_data(
+    found: Match, uses: list[tuple[str, Section, int]], strings: dict[int, list[tuple[int, str]]],
+) -> None:
+    """Compare what is in the variables and tables that functions use with what they are in the image at first."""
+    places: dict[int, list[int]] = {}
+    differing: dict[int, list[tuple[int, str]]] = {}
+    own = {(id(symbol.section), symbol.value): symbol for symbol in found.pre.symbols
+           if symbol.section is not None and not symbol.is_section and symbol.name and symbol.bind != STB_WEAK}
+    for function, section, at in uses:
+        if section.name not in found.bases:
+            continue
+        symbol = own.get((id(section), at))
+        known = found.image.symbols.addresses(symbol.name) if symbol is not None else []
+        if symbol is not None and known and found.bases[section.name] + at not in known:
+            found.conflicts.setdefault(function, f"{symbol.name} is not where it refers to {symbol.name}")
+        if section.type == SHT_NOBITS:
+            continue
+        if id(section) not in places:
+            symbols = [symbol for symbol in found.pre.symbols
+                       if symbol.section is section and not symbol.is_section and symbol.size]
+            places[id(section)] = sorted({0, section.size, *(symbol.value for symbol in symbols),
+                                          *(symbol.value + symbol.size for symbol in symbols)})
+            differing[id(section)] = [*_Masked(found.pre, section).differing(found.image, found.bases[section.name]),
+                                      *strings.get(id(section), ())]
+        if not differing[id(section)]:
+            continue
+        marks = places[id(section)]
+        start = bisect_right(marks, at) - 1
+        if 0 <= start < len(marks) - 1:
+            for offset, words in differing[id(section)]:
+                if marks[start] <= offset < marks[start + 1]:
+                    name = next((symbol.name for symbol in found.pre.symbols if symbol.section is section
+                                 and symbol.value == marks[start] and symbol.name), section.name)
+                    found.conflicts.setdefault(function, f"in {name}, which it uses, {words}")
 
 
 def _import(found: Match, name: str, value: int, function: str) -> None:

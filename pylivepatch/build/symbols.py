@@ -121,7 +121,14 @@ class Symbols:
             return None
         # the shorter a list of equal names, the less can shift in it
         best = name if name in names else min(names, key=lambda one: (len(image.symbols.addresses(one)), one))
-        return Livepatch(user, owner, best, image.symbols.sympos(best, address))
+        return self._checked(user, image, best, address)
+
+    def _checked(self, user: str, image: Image, name: str, address: int) -> Livepatch:
+        """Return the livepatch symbol for what is there for good."""
+        if image.gone(address):
+            raise BuildError(f"{name} is gone after init", kind="init", symbol=name,
+                             remedy="use nothing that is marked __init, __initdata or __exit")
+        return Livepatch(user, image.name, name, image.symbols.sympos(name, address))
 
     def find(self, user: str, name: str, file: str) -> Livepatch:
         """Return the livepatch symbol for the global symbol *name*, which another source defines.
@@ -133,15 +140,14 @@ class Symbols:
         owners = [export.owner] if export is not None else [user] if user == VMLINUX else [user, VMLINUX]
         for owner in owners:
             image = self.image(owner)
-            places = image.symbols.addresses(name)
-            if len(places) > 1:
-                places = [place for place in places if image.symbols.is_global(name, place)]
+            places = [place for place in image.symbols.addresses(name) if not image.symbols.is_static(name, place)]
             if len(places) == 1:
-                return Livepatch(user, owner, name, image.symbols.sympos(name, places[0]))
+                return self._checked(user, image, name, places[0])
             if places:
                 raise BuildError(f"{owner} has {len(places)} global symbols called {name}", kind="ambiguous",
                                  symbol=name, file=file)
         raise BuildError(
-            f"{file} refers to {name}, which neither {' nor '.join(owners)} has", kind="unresolved", symbol=name,
-            file=file, remedy="code that this kernel does not have, or has inlined everywhere, cannot be called: "
-                              "add it to the diff as a new function")
+            f"{file} refers to {name}, which neither {' nor '.join(owners)} has for all its sources", kind="unresolved",
+            symbol=name, file=file,
+            remedy="code that this kernel does not have, or has inlined everywhere, cannot be called: add it to the "
+                   "diff as a new function")

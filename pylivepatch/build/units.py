@@ -13,6 +13,7 @@ import posixpath
 import re
 import subprocess
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,17 @@ from pylivepatch.build.tree import Tree
 _WALK = Path(__file__).with_name("walk.mk")
 TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel",
         "certs", "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
-_UNITS, _INCLUDES = ".units.json", ".includes.json"
+_UNITS, _INCLUDES = ".owners.json", ".reached.json"
 _ROOTS = ("include/", "include/uapi/", "arch/x86/include/", "arch/x86/include/uapi/", "include/generated/",
           "arch/x86/include/generated/", "arch/x86/include/generated/uapi/", "include/generated/uapi/")
+_ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 _INCLUDE = r'^[[:space:]]*#[[:space:]]*include[[:space:]]*["<][^">]+[">]'
+
+
+_FORCED = frozenset({f"include/linux/{name}.h" for name in ("compiler-version", "kconfig", "compiler_types")})
+"""What make tells the compiler to include first, in each source."""
+
+_FOLDER = re.compile(r"(?:^|[\s=])-I *(\S+)")
 
 
 _Words = dict[tuple[str, str], list[str]]
@@ -49,20 +57,24 @@ class Unit:
 class Units:
     """What a tree's configuration compiles."""
 
-    def __init__(self, tree: Tree, found: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, tree: Tree, found: Mapping[str, Sequence[Sequence[str]]]) -> None:
         self._tree = tree
-        self._units = {source: Unit(source, object_, goal) for source, (object_, goal) in found.items()}
+        self._units = {source: [Unit(source, object_, goal) for object_, goal in each]
+                       for source, each in found.items()}
 
-    def get(self, source: str) -> Unit | None:
-        """Return the unit of a source file; None when this configuration does not compile it."""
-        return self._units.get(source)
+    def get(self, source: str) -> list[Unit]:
+        """Return the units of a source file, one for each object; none when this configuration does not compile it."""
+        return self._units.get(source, [])
 
     def all(self) -> list[Unit]:
         """Return all units, in the order of their sources."""
-        return sorted(self._units.values())
+        return sorted(unit for each in self._units.values() for unit in each)
 
     def including(self, path: str) -> list[Unit]:
-        """Return the units that reach *path* through #include lines; some of them may not, under this configuration."""
+        """Return the units that are *path*, or reach it through #include lines.
+
+        Some of them may not, under this configuration.
+        """
         index = _Includes.of(self._tree)
         seen, pending = {path}, [path]
         while pending:
@@ -70,7 +82,11 @@ class Units:
                 if name not in seen:
                     seen.add(name)
                     pending.append(name)
-        return sorted(self._units[name] for name in seen if name in self._units)
+        return self.all() if seen & _FORCED else sorted(unit for name in seen for unit in self.get(name))
+
+    def included(self) -> list[str]:
+        """Return the .c files that others include."""
+        return _Includes.of(self._tree).sources(self._tree.path)
 
 
 def units(tree: Tree) -> Units:
@@ -84,12 +100,12 @@ def units(tree: Tree) -> Units:
             fresh = memo.with_suffix(".new")
             fresh.write_text(json.dumps(known))
             fresh.rename(memo)
-    return Units(tree, {source: (object_, goal) for source, (object_, goal) in known.items()})
+    return Units(tree, known)
 
 
-def _walk(top: Path) -> dict[str, tuple[str, str]]:
-    """Evaluate the Kbuild files, level by level, and return object and goal by source."""
-    found: dict[str, tuple[str, str]] = {}
+def _walk(top: Path) -> dict[str, list[tuple[str, str]]]:
+    """Evaluate the Kbuild files, level by level, and return objects and goals by source."""
+    found: dict[str, list[tuple[str, str]]] = {}
     pending = [(name, True) for name in TOP if (top / name).is_dir()]
     seen = {name for name, _ in pending}
     while pending:
@@ -105,6 +121,8 @@ def _walk(top: Path) -> dict[str, tuple[str, str]]:
                         seen.add(name)
                         pending.append((name, linked))
                 elif word.endswith(".o") and (linked or kind in ("obj-m", "lib-m")):
+                    if not linked and built_in[folder] and word in lists.get((folder, "obj-y"), ()):
+                        continue  # as kbuild does
                     owner = VMLINUX if linked else posixpath.basename(word)[:-2].replace("-", "_")
                     _object(top, folder, word, owner, parts, found)
     return found
@@ -112,7 +130,7 @@ def _walk(top: Path) -> dict[str, tuple[str, str]]:
 
 def _object(
     top: Path, folder: str, word: str, owner: str, parts: dict[tuple[str, str], list[str]],
-    found: dict[str, tuple[str, str]],
+    found: dict[str, list[tuple[str, str]]],
 ) -> None:
     """Add the sources of the object *word* of *folder*, which may be linked of others."""
     for part in parts.get((folder, word), [word]):
@@ -121,15 +139,14 @@ def _object(
             continue
         goal = f"{folder}/{part}"
         source = posixpath.normpath(goal)[:-2] + ".c"
-        # what is in vmlinux and in a module, too, is looked for in vmlinux
-        if (top / source).is_file() and (source not in found or owner == VMLINUX):
-            found[source] = (owner, goal)
+        if (top / source).is_file() and owner not in (known for known, _ in found.setdefault(source, [])):
+            found[source].append((owner, goal))
 
 
 def _evaluate(top: Path, folders: list[str]) -> tuple[_Words, _Words]:
     said = subprocess.run(
         ["make", "-rR", "-s", "-f", str(_WALK), f"walk={' '.join(folders)}"], cwd=top, capture_output=True, text=True,
-        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, check=False).stdout
+        env=_ENVIRONMENT, check=False).stdout
     lists: _Words = {}
     parts: _Words = {}
     for line in said.splitlines():
@@ -145,8 +162,8 @@ def _evaluate(top: Path, folders: list[str]) -> tuple[_Words, _Words]:
 class _Includes:
     """Who includes what, by the text that stands in the #include line."""
 
-    def __init__(self, lines: dict[str, list[str]]) -> None:
-        self._by_text = lines
+    def __init__(self, lines: dict[str, list[str]], folders: dict[str, list[str]]) -> None:
+        self._by_text, self._folders = lines, folders
         self._ending: dict[str, list[str]] = defaultdict(list)
         for text in lines:
             self._ending[posixpath.basename(text)].append(text)
@@ -155,15 +172,18 @@ class _Includes:
     def of(cls, tree: Tree) -> _Includes:
         memo = tree.path / _INCLUDES
         try:
-            return cls(json.loads(memo.read_text()))
+            return cls(**json.loads(memo.read_text()))
         except (OSError, ValueError):
             pass
         folders = {name for name in (*(name.partition("/")[0] for name in TOP), "include")
                    if (tree.path / name).is_dir()}
         said = subprocess.run(
             ["grep", "-rE", "--include=*.[ch]", "--exclude-dir=tools", _INCLUDE, *sorted(folders)], cwd=tree.path,
-            capture_output=True, text=True, errors="surrogateescape", check=False,
-            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}).stdout
+            capture_output=True, text=True, errors="surrogateescape", check=False, env=_ENVIRONMENT).stdout
+        options = subprocess.run(
+            ["grep", "-rF", "--include=Makefile", "--include=Kbuild", "--exclude-dir=tools", "-e", "-I",
+             *sorted(folders)], cwd=tree.path,
+            capture_output=True, text=True, errors="surrogateescape", check=False, env=_ENVIRONMENT).stdout
         lines: dict[str, list[str]] = defaultdict(list)
         for line in said.splitlines():
             file, _, rest = line.partition(":")
@@ -174,9 +194,9 @@ class _Includes:
                 lines[text[1]].append(file)
         with tree.lock():
             fresh = memo.with_suffix(".new")
-            fresh.write_text(json.dumps(lines))
+            fresh.write_text(json.dumps({"lines": lines, "folders": _searched(options)}))
             fresh.rename(memo)
-        return cls(lines)
+        return cls(lines, _searched(options))
 
     def including(self, path: str) -> list[str]:
         """Return the files with an #include line that may mean *path*."""
@@ -186,12 +206,40 @@ class _Includes:
             for file in self._by_text[text]:
                 near = posixpath.normpath(posixpath.join(posixpath.dirname(file), text))
                 if rooted or near == path or (path.endswith("/" + text.lstrip("./")) and not self._is_root(path)
-                                              and _related(file, path)):
+                                              and (_related(file, path) or self._searches(file, path, text))):
                     found.add(file)
         return sorted(found)
 
+    def sources(self, top: Path) -> list[str]:
+        """Return the .c files that others include."""
+        near = {posixpath.normpath(posixpath.join(posixpath.dirname(file), text))
+                for text, files in self._by_text.items() if text.endswith(".c") for file in files}
+        return sorted(name for name in near if (top / name).is_file())
+
+    def _searches(self, file: str, path: str, text: str) -> bool:
+        """Tell whether a Makefile has the compiler look for the headers of *file* where *path* is."""
+        above = posixpath.dirname(file)
+        while above:
+            if any(posixpath.join(folder, text) == path for folder in self._folders.get(above, ())):
+                return True
+            above = posixpath.dirname(above)
+        return False
+
     def _is_root(self, path: str) -> bool:
         return path.startswith(_ROOTS)
+
+
+def _searched(lines: str) -> dict[str, list[str]]:
+    """Return what Makefiles, by their directories, give to the compiler with -I."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for line in lines.splitlines():
+        file, _, rest = line.partition(":")
+        own = posixpath.dirname(file)
+        for word in _FOLDER.findall(rest):
+            word = re.sub(r"\$[({](?:srctree|objtree)[)}]/+", "", word)
+            word = re.sub(r"\$[({](?:src|obj)[)}]", own, word)
+            folders[own].add(posixpath.normpath(word))
+    return {own: sorted(names) for own, names in folders.items()}
 
 
 def _related(file: str, path: str) -> bool:

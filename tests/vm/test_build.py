@@ -18,6 +18,7 @@ import pytest
 from pylivepatch import BadDataError, BuildError, MismatchError, lab
 from pylivepatch.build import Target, build, for_series
 from pylivepatch.build.tree import prepare
+from pylivepatch.build.units import units
 from pylivepatch.lab import cache
 
 TOP = Path(__file__).parents[2]
@@ -109,6 +110,17 @@ def test_what_is_no_diff(name: str, target: Target, tmp_path: Path) -> None:
     text, words = INVALID[name]
     with pytest.raises(BadDataError, match=words):
         build([written(tmp_path, name, tmp_path, text)], target=target, output=tmp_path / "x.ko")
+
+
+@pytest.mark.parametrize(("changed", "source", "objects"), [
+    ("fs/binfmt_elf.c", "fs/compat_binfmt_elf.c", {"vmlinux"}),
+    ("drivers/net/ethernet/chelsio/cxgb4/cxgb4_uld.h", "drivers/infiniband/hw/cxgb4/device.c", {"iw_cxgb4"}),
+    ("sound/pci/ens1370.c", "sound/pci/ens1371.c", {"snd_ens1371"}),
+])
+def test_what_a_file_becomes_part_of(changed: str, source: str, objects: set[str], target: Target) -> None:
+    """Sources include others, and have headers of other directories."""
+    found = units(prepare(target)).including(changed)
+    assert {unit.object for unit in found if unit.source == source} == objects
 
 
 def test_a_diff_that_is_in_already(target: Target, tree: Path, tmp_path: Path) -> None:

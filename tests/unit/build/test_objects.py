@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch import BadDataError, BuildError
+from pylivepatch import BadDataError, BuildError, MismatchError
 from pylivepatch.build import layout
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.elf import SHN_LIVEPATCH, STB_GLOBAL, Object, Reloc, Section, Symbol
+from pylivepatch.build.image import Image
 from pylivepatch.build.parts import Parts
+from pylivepatch.build.runpre import match
 
 FLAGS = ("-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-fno-asynchronous-unwind-tables",
          "-fcf-protection=none", "-mcmodel=kernel", "-fno-jump-tables", "-gbtf")
@@ -149,6 +151,77 @@ def test_how_an_exported_function_is_called(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"f\(\) is exported, and changes from function \(int\)") as caught:
         layout.check("x.c", before, after, {"f"})
     assert (caught.value.kind, caught.value.symbol) == ("export", "f")
+
+
+@pytest.mark.parametrize(("text", "old", "new", "words"), [
+    ("static struct { int a, b; } state;\nint f(void) { return state.a++ + 2 * state.b++; }", "a, b;", "b, a;",
+     "the type of state"),
+    ("enum { ONE = 1, TWO };\nint f(int a) { return a == TWO ? ONE : 0; }", "ONE = 1", "ONE = 3", "enumerator ONE"),
+    ("typedef int number;\nint f(void *a) { return *(number *)a; }", "typedef int", "typedef short", "typedef number"),
+])
+def test_what_has_a_type_without_a_name(tmp_path: Path, text: str, old: str, new: str, words: str) -> None:
+    """It must stay as it is, too."""
+    with pytest.raises(BuildError, match=words) as caught:
+        layout.check("x.c", compiled(tmp_path, text), compiled(tmp_path, text.replace(old, new), "y"), set())
+    assert caught.value.kind == "layout"
+
+
+TWO = """
+__attribute__((noinline)) int f(int a) { %s return a; }
+__attribute__((noinline)) int g(int a) { %s return a; }
+int h(void) { return f(1) + g(2); }
+"""
+
+
+def test_a_static_local_that_another_function_has(tmp_path: Path) -> None:
+    """A variable of the same name in another function is not taken for the one that was there."""
+    counts = "static int n; a += ++n;"
+    with pytest.raises(BuildError, match="nothing tells which") as caught:
+        compare("x.c", *(Parts(compiled(tmp_path, TWO % each)) for each in ((counts, ""), ("", counts))))
+    assert caught.value.kind == "ambiguous"
+
+
+@pytest.mark.parametrize("name", ["___done", "___once_key", "descriptor", "n"])
+def test_what_was_done_once_stays_done(tmp_path: Path, name: str) -> None:
+    """State that the code keeps is the kernel's own, whatever it is called."""
+    text = f"int f(int a) {{ static int {name}; if (!{name}) {{ {name} = 1; a *= 5; }} return a; }}"
+    patched = Parts(compiled(tmp_path, text.replace("a *= 5", "a *= 6"), "y"))
+    found = compare("x.c", Parts(compiled(tmp_path, text)), patched)
+    [part] = [part for part in patched.all if part.name.startswith(name)]
+    assert found.original(part) is not None
+    assert not part.is_fresh
+
+
+RUN = """
+extern int puts(const char *);
+static const int numbers[] = { 3, 1, 4, 1, 5, 9, 2, 6 };
+static const char *const words[] = { "one", "two" };
+static int a, b;
+int first(int n) { return numbers[n]; }
+int second(int n) { return puts(words[n]); }
+int third(void) { return puts("third"); }
+int fourth(void) { b += 3; a += 7; return a + 5; }
+"""
+
+
+@pytest.mark.parametrize(("old", "new", "name"), [
+    ("5, 9", "5, 8", "first"), ('"two"', '"TWO"', "second"), ('"third"', '"THIRD"', "third"),
+    ("b += 3; a += 7;", "a += 3; b += 7;", "fourth"), ("a + 5", "a + 6", "fourth"), ("a + 5", "a + 5", ""),
+])
+def test_another_source_has_other_contents(tmp_path: Path, old: str, new: str, name: str) -> None:
+    """A function is what runs when its strings, its tables and what it refers to are, too."""
+    compiled(tmp_path, RUN, "run")
+    flags = [flag for flag in FLAGS if not flag.endswith("-sections")]
+    for text, file in ((RUN, "run"), (RUN.replace(old, new), "pre")):
+        (tmp_path / f"{file}.c").write_text(text)
+        subprocess.run(["gcc", *flags, "-o", tmp_path / f"{file}.o", tmp_path / f"{file}.c"], check=True)
+    found = match("x.c", Object.open(tmp_path / "pre.o"), Image.module("run", tmp_path / "run.o"))
+    for each in ("first", "second", "third", "fourth"):
+        if each == name:
+            with pytest.raises(MismatchError, match="not what runs"):
+                found.require(each)
+        else:
+            assert found.require(each)
 
 
 def test_what_a_reference_means(tmp_path: Path) -> None:

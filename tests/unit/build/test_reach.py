@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from pylivepatch.build.reach import UnclearError, concerned, names
+from pylivepatch.build.declarations import UnclearError, names
+from pylivepatch.build.reach import beyond, concerned, users
 from pylivepatch.build.target import Target
 from pylivepatch.build.tree import Tree
 from pylivepatch.build.units import Units
@@ -90,6 +91,9 @@ FILES = {
     "fs/pastes.c": "#include <linux/b.h>\nint h(void) { return make(x); }\n",
     "fs/none.c": "#include <linux/b.h>\nint i(void) { return 0; }\n",
     "fs/else.c": "int add(int a);\n",
+    "fs/part.c": "#include <linux/a.h>\nint k(void) { return outer(0) != 0; }\n",
+    "fs/whole.c": '#include "part.c"\n',
+    "arch/x86/lib/get.S": "mov SIZE, %rax\n",
 }
 
 
@@ -104,19 +108,37 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     return Tree(tmp_path / "tree", cast(Target, None))
 
 
+EVERY = ["fs/condition.c", "fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c", "fs/whole.c"]
+
+
 @pytest.mark.parametrize(("old", "new", "sources"), [
     ("((a) + (b))", "((b) + (a))", ["fs/through.c", "fs/uses.c"]),
     ("KIND_C }", "KIND_C, kind_x }", ["fs/pastes.c"]),
     ("KIND_B = 4,", "", ["fs/condition.c"]),
-    ("#define SIZE 12", "#define SIZE 13", ["fs/condition.c", "fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c"]),
-    ("int first;", "long first;", ["fs/condition.c", "fs/none.c", "fs/pastes.c", "fs/through.c", "fs/uses.c"]),
+    ("#define SIZE 12", "#define SIZE 13", EVERY),
+    ("int first;", "long first;", EVERY),
     ("/* struct hidden; */", "", []),
+    ("outer(struct thing *thing)", "outer(struct thing *thing, int a)", ["fs/whole.c"]),
 ])
 def test_concerned(tree: Tree, old: str, new: str, sources: list[str]) -> None:
     """Those that mention what changes, through other headers, too; all when it decides about data."""
-    known = Units(tree, {name: ("vmlinux", name[:-1] + "o") for name in FILES if name.endswith(".c")})
+    known = Units(tree, {name: [("vmlinux", name[:-1] + "o")] for name in FILES
+                         if name.endswith(".c") and name != "fs/part.c"})
     after = HEADER.replace(old, new)
     path = "include/linux/a.h"
     found = concerned(tree, known, path, (HEADER, after), {path: after})
     assert found is not None
     assert [unit.source for unit in found[0]] == sources
+
+
+def test_what_is_no_c_of_the_kernel(tree: Tree) -> None:
+    """A name that assembly has, and a function that it calls, are found."""
+    assert beyond(tree, (HEADER, HEADER.replace("SIZE 12", "SIZE 13"))) == ("SIZE", "arch/x86/lib/get.S")
+    assert beyond(tree, (HEADER, HEADER.replace("(a) + (b)", "(b) + (a)"))) is None
+    assert users(tree, "SIZE") == ["arch/x86/lib/get.S"]
+
+
+def test_a_source_of_several_objects(tree: Tree) -> None:
+    """It is compiled for each of them."""
+    known = Units(tree, {"fs/uses.c": [("one", "fs/uses.o"), ("two", "fs/uses.o")]})
+    assert [unit.object for unit in known.including("fs/uses.c")] == ["one", "two"]

@@ -277,6 +277,18 @@ CASES = (
          + one(CMDLINE, CMDLINE_SHOW, "extern int plp_number;\nextern int plp_next(void);\n" + CMDLINE_SHOW
                + '	plp_number = 4;\n	seq_printf(m, "plp=%d ", plp_next());\n'),
          frozenset({"cmdline_proc_show"}), "cat /proc/cmdline", "plp=7 "),
+    Case("made_global", "a static function that the diff makes global; a static key, a static call, and data that are "
+         "read-only after init in the kernel",
+         one(CMDLINE, CMDLINE_SHOW, "int cmdline_proc_show(struct seq_file *m, void *v);\n" + CMDLINE_SHOW.replace("static ", ""))
+         + one(VERSION, "#include <linux/utsname.h>\n",
+               "#include <linux/utsname.h>\n#include <linux/jump_label.h>\n#include <linux/static_call.h>\n")
+         + one(VERSION, VERSION_SHOW,
+               "extern int cmdline_proc_show(struct seq_file *m, void *v);\nstatic DEFINE_STATIC_KEY_FALSE(plp_key);\n"
+               "static int plp_count __ro_after_init = 4;\n\nstatic void plp_say(struct seq_file *m)\n{\n"
+               '	seq_printf(m, "plp=%d ", static_branch_unlikely(&plp_key) ? ++plp_count : 0);\n}\n'
+               "DEFINE_STATIC_CALL(plp_call, plp_say);\n\n" + VERSION_SHOW
+               + "	static_branch_enable(&plp_key);\n	static_call(plp_call)(m);\n	cmdline_proc_show(m, v);\n"),
+         frozenset({"version_proc_show"}), "cat /proc/version", "plp=[5-9] .*="),
     Case("own_debug", "a static function with many callers, which gets dynamic debug and a static local",
          one("fs/proc/meminfo.c", "static void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n",
              "static noinline void show_val_kb(struct seq_file *m, const char *s, unsigned long num)\n{\n"
@@ -361,6 +373,15 @@ REFUSED = (
                          + CMDLINE_SHOW + "	seq_printf(m, \"%ld\", nr_blockdev_pages());\n"),
             "moved", "nr_blockdev_pages", "has one from another source file"),
     Refused("new_file", _NEW_FILE, "build-system", "", "adds fs/proc/plp.c"),
+    Refused("init_data", one(CMDLINE, CMDLINE_SHOW, "extern char boot_command_line[];\n" + CMDLINE_SHOW
+                             + '	seq_puts(m, boot_command_line);\n'),
+            "init", "boot_command_line", "gone after init"),
+    Refused("others_static", one(VERSION, VERSION_SHOW, "extern int cmdline_proc_show(struct seq_file *m, void *v);\n"
+                                 + VERSION_SHOW + "	cmdline_proc_show(m, v);\n"),
+            "unresolved", "cmdline_proc_show", "for all its sources"),
+    Refused("used_by_assembly", one("arch/x86/include/asm/nospec-branch.h", "#define RETPOLINE_THUNK_SIZE	32",
+                                    "#define RETPOLINE_THUNK_SIZE	64"),
+            "assembly", "RETPOLINE_THUNK_SIZE", "retpoline.S"),
     Refused("removed", _REMOVED, "build-system", "", "removes"),
     Refused("stale", _STALE, "apply", "", "does not apply"),
 )
