@@ -90,6 +90,19 @@ static int wait_released(struct module *mod, const char **why)
 	return 0;
 }
 
+/* The core would find out, too, but only after it has applied the relocations. */
+static bool another_in_transition(void)
+{
+	bool ret;
+
+	if (!klpctl_core_visible())
+		return false;
+	klpctl_core_lock();
+	ret = klpctl_core_in_transition(NULL);
+	klpctl_core_unlock();
+	return ret;
+}
+
 static int enable_registered(struct klpctl_patch *patch, const char **why)
 {
 	struct module *mod = patch->decl->mod;
@@ -104,10 +117,15 @@ static int enable_registered(struct klpctl_patch *patch, const char **why)
 		ret = wait_released(mod, why);
 		if (ret)
 			return ret;
-		if (klpctl_clone_has_module_relocs(mod) && !klpctl_core_clears_relocs()) {
-			*why = "the patch relocates against a module, and this kernel (before 6.3) cannot apply that twice: load the patch module anew";
+		if (klpctl_clone_has_module_relocs(mod) &&
+		    (!klpctl_core_clears_relocs() || klpctl_clone_met_module(patch->live))) {
+			*why = "the patch relocates against a module, and that cannot be applied twice: load the patch module anew";
 			return -EOPNOTSUPP;
 		}
+	}
+	if (another_in_transition()) {
+		*why = "another patch is in transition";
+		return -EBUSY;
 	}
 	clone = klpctl_clone_alloc(patch->decl);
 	if (!clone)
@@ -115,21 +133,22 @@ static int enable_registered(struct klpctl_patch *patch, const char **why)
 
 	ret = klp_enable_patch(clone);
 	if (ret) {
-		/* The core has let go already: klp_free_patch_finish() is synchronous. */
-		klpctl_clone_free(clone);
 		*why = ret == -EBUSY ? "another patch is in transition" :
 		       ret == -ENODEV ? "the patch module is being unloaded" :
 		       "the livepatch core or a callback of the patch refused it: see the kernel log";
-		return ret;
+		/* What a callback returns is up to its author. */
+		if (ret > 0)
+			ret = -EINVAL;
 	}
 
+	/* Kept after a failure, too: it tells which relocations have been applied. */
 	klpctl_patch_lock();
 	swap(patch->live, clone);
-	if (!klpctl_transition_watched())
+	if (!ret && !klpctl_transition_watched())
 		patch->state = KLPCTL_STATE_ENABLED;
 	klpctl_patch_unlock();
 	klpctl_clone_free(clone);
-	return 0;
+	return ret;
 }
 
 static int store(struct klpctl_patch *patch, const char *attr, bool value,
