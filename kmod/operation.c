@@ -168,6 +168,10 @@ static int store(struct klpctl_patch *patch, const char *attr, bool value,
 			return -EALREADY;
 		}
 	}
+	if (!core) {
+		*why = "the patch has never been enabled";
+		return -EINVAL;
+	}
 	ret = klpctl_core_store(core, attr, value);
 	if (ret == -EBUSY)
 		*why = "another patch is in transition";
@@ -176,6 +180,17 @@ static int store(struct klpctl_patch *patch, const char *attr, bool value,
 	if (!patch->decl)
 		kobject_put(&core->kobj);
 	return ret;
+}
+
+/*
+ * Of a registered patch the core tells, which knows it even when events were not seen
+ * (kprobes can be disarmed): what nobody confirms must not stay because of that.
+ */
+static bool is_enabled(const struct klpctl_patch *patch)
+{
+	if (patch->decl)
+		return patch->live && READ_ONCE(patch->live->enabled);
+	return patch->state == KLPCTL_STATE_ENABLED || patch->state == KLPCTL_STATE_ENABLING;
 }
 
 /* Find a patch for an operation: under operation, so that it stays, unless foreign. */
@@ -237,9 +252,35 @@ int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file 
 	if (!ret && seen.decl) {
 		klpctl_patch_lock();
 		klpctl_confirm_forget(patch);
-		if (confirm_ms)
+		/* Unless somebody was quick to revert it. */
+		if (confirm_ms && is_enabled(patch))
 			klpctl_confirm_await(patch, start, confirm_ms, owner);
 		klpctl_patch_unlock();
+	}
+	mutex_unlock(&operation);
+	return ret;
+}
+
+static int revert(const char *name, bool only_expired, const char **why)
+{
+	struct klpctl_patch *patch, seen;
+	int ret;
+
+	if (mutex_lock_interruptible(&operation))
+		return -EINTR;
+	patch = get(name, &seen, why);
+	if (!patch) {
+		ret = -ENOENT;
+	} else if (!is_enabled(&seen) || (only_expired && !seen.expired)) {
+		*why = "the patch is not enabled, or is being disabled already";
+		ret = -EALREADY;
+	} else {
+		ret = store(&seen, "enabled", false, why);
+		if (!ret && seen.decl && !klpctl_transition_watched()) {
+			klpctl_patch_lock();
+			patch->state = KLPCTL_STATE_DISABLED;
+			klpctl_patch_unlock();
+		}
 	}
 	mutex_unlock(&operation);
 	return ret;
@@ -256,28 +297,23 @@ int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file 
  */
 int klpctl_operation_revert(const char *name, const char **why)
 {
-	struct klpctl_patch *patch, seen;
-	int ret;
+	return revert(name, false, why);
+}
 
-	if (mutex_lock_interruptible(&operation))
-		return -EINTR;
-	patch = get(name, &seen, why);
-	if (!patch) {
-		ret = -ENOENT;
-	} else if (seen.state != KLPCTL_STATE_ENABLED &&
-		   seen.state != KLPCTL_STATE_ENABLING) {
-		*why = "the patch is not enabled, or is being disabled already";
-		ret = -EALREADY;
-	} else {
-		ret = store(&seen, "enabled", false, why);
-		if (!ret && seen.decl && !klpctl_transition_watched()) {
-			klpctl_patch_lock();
-			patch->state = KLPCTL_STATE_DISABLED;
-			klpctl_patch_unlock();
-		}
-	}
-	mutex_unlock(&operation);
-	return ret;
+/**
+ * klpctl_operation_expire() - revert a patch that nobody confirmed
+ * @name: module name
+ * @why: as klpctl_operation_revert()
+ *
+ * Whoever had the operation before may have reverted it and enabled it anew: that
+ * is another enable, and stays.
+ *
+ * Context: Process context. May sleep.
+ * Return: As klpctl_operation_revert(); -EALREADY if it has not expired, too.
+ */
+int klpctl_operation_expire(const char *name, const char **why)
+{
+	return revert(name, true, why);
 }
 
 /**

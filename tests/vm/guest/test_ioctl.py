@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -151,6 +152,22 @@ def test_a_callback_that_returns_no_error_number(core: Core, payload: Payload, d
     core.load(payload("plp_prefail"), fail=1)
     with unchanged(), pytest.raises(OSError, match=f"Errno {errno.EINVAL}\\b"):
         fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_prefail"))
+
+
+def test_what_is_not_confirmed_goes_though_no_event_is_seen(core: Core, payload: Payload, device: int) -> None:
+    """A patch whose window ends is reverted while all kprobes are disarmed, and klpctl knows nothing of its state."""
+    switch = Path("/sys/kernel/debug/kprobes/enabled")
+    if not switch.exists():
+        subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=True)
+    core.load(payload("plp_cmdline"))
+    directory = Path("/sys/kernel/livepatch/plp_cmdline")
+    switch.write_text("0")
+    try:
+        fcntl.ioctl(device, IOC_ENABLE, enable(NAME, confirm_ms=1000))
+        assert directory.exists()
+        until(lambda: not directory.exists())
+    finally:
+        switch.write_text("1")
 
 
 FULL = b"x" * (K["KLPCTL_NAME_LEN"] + 1)
