@@ -173,3 +173,24 @@ bool klpctl_clone_has_module_relocs(const struct module *mod)
 	}
 	return false;
 }
+
+/**
+ * klpctl_clone_met_module() - has the core applied relocations and left them so?
+ * @clone: that the core has let go
+ *
+ * It applies those of a module when it initialises the object or the module comes,
+ * and clears them (since 6.3) when the module goes while the patch is enabled. What
+ * it does not undo is what an enable of the copy has left behind.
+ *
+ * Context: Process context.
+ * Return: Whether a module that the patch changes was there at the end.
+ */
+bool klpctl_clone_met_module(const struct klp_patch *clone)
+{
+	const struct klp_object *obj;
+
+	klp_for_each_object_static(clone, obj)
+		if (obj->mod)
+			return true;
+	return false;
+}

@@ -30,23 +30,27 @@
 static void expire(struct work_struct *work);
 static DECLARE_DELAYED_WORK(expire_work, expire);
 
+static void again(u64 after_ns)
+{
+	mod_delayed_work(system_unbound_wq, &expire_work, nsecs_to_jiffies(after_ns) + 1);
+}
+
 /*
- * The next patch to be reverted, and how long until another one expires, in ns: the
- * patch in transition first, since it keeps all others from being reverted; then
- * the newest, as patches are taken off a stack.
+ * The next patch to be reverted: the patch in transition first, since it keeps all
+ * others from being reverted; then the newest, as patches are taken off a stack.
+ * Without one, come back when the first one expires.
  */
-static bool find_expired(char name[MODULE_NAME_LEN], u64 *left)
+static bool find_expired(char name[MODULE_NAME_LEN])
 {
 	struct klpctl_patch *patch, *next = NULL;
-	u64 now = ktime_get_ns();
+	u64 now = ktime_get_ns(), left = U64_MAX;
 
-	*left = U64_MAX;
 	klpctl_patch_lock();
 	list_for_each_entry_reverse(patch, klpctl_patch_list(), node) {
 		if (!patch->confirm)
 			continue;
 		if (patch->confirm_end > now) {
-			*left = min(*left, patch->confirm_end - now);
+			left = min(left, patch->confirm_end - now);
 			continue;
 		}
 		if (!patch->expired)
@@ -55,15 +59,13 @@ static bool find_expired(char name[MODULE_NAME_LEN], u64 *left)
 		if (!next || klpctl_patch_in_transition(patch))
 			next = patch;
 	}
+	/* Under the lock: or it would put off what has been made due since. */
 	if (next)
 		strscpy(name, next->name, MODULE_NAME_LEN);
+	else if (left != U64_MAX)
+		again(left);
 	klpctl_patch_unlock();
 	return next;
-}
-
-static void again(u64 after_ns)
-{
-	mod_delayed_work(system_unbound_wq, &expire_work, nsecs_to_jiffies(after_ns) + 1);
 }
 
 static void expire(struct work_struct *work)
@@ -71,16 +73,12 @@ static void expire(struct work_struct *work)
 	char name[MODULE_NAME_LEN];
 	struct klpctl_patch *patch;
 	const char *why;
-	u64 left;
 	int ret;
 
-	if (!find_expired(name, &left)) {
-		if (left != U64_MAX)
-			again(left);
+	if (!find_expired(name))
 		return;
-	}
 
-	ret = klpctl_operation_revert(name, &why);
+	ret = klpctl_operation_expire(name, &why);
 	if (!ret || ret == -EALREADY) {
 		klpctl_patch_lock();
 		patch = klpctl_patch_find(name);

@@ -102,7 +102,7 @@ bool klpctl_core_in_transition(const struct klp_patch *patch)
  * 0c05e7bd2d01 ("livepatch,x86: Clear relocation targets on a module removal"), 6.3.
  *
  * Context: Any.
- * Return: Whether a patch with relocations for a module can be enabled again.
+ * Return: Whether the module that they are for can come again.
  */
 bool klpctl_core_clears_relocs(void)
 {

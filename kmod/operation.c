@@ -90,6 +90,19 @@ static int wait_released(struct module *mod, const char **why)
 	return 0;
 }
 
+/* The core would find out, too, but only after it has applied the relocations. */
+static bool another_in_transition(void)
+{
+	bool ret;
+
+	if (!klpctl_core_visible())
+		return false;
+	klpctl_core_lock();
+	ret = klpctl_core_in_transition(NULL);
+	klpctl_core_unlock();
+	return ret;
+}
+
 static int enable_registered(struct klpctl_patch *patch, const char **why)
 {
 	struct module *mod = patch->decl->mod;
@@ -104,10 +117,15 @@ static int enable_registered(struct klpctl_patch *patch, const char **why)
 		ret = wait_released(mod, why);
 		if (ret)
 			return ret;
-		if (klpctl_clone_has_module_relocs(mod) && !klpctl_core_clears_relocs()) {
-			*why = "the patch relocates against a module, and this kernel (before 6.3) cannot apply that twice: load the patch module anew";
+		if (klpctl_clone_has_module_relocs(mod) &&
+		    (!klpctl_core_clears_relocs() || klpctl_clone_met_module(patch->live))) {
+			*why = "the patch relocates against a module, and that cannot be applied twice: load the patch module anew";
 			return -EOPNOTSUPP;
 		}
+	}
+	if (another_in_transition()) {
+		*why = "another patch is in transition";
+		return -EBUSY;
 	}
 	clone = klpctl_clone_alloc(patch->decl);
 	if (!clone)
@@ -115,21 +133,22 @@ static int enable_registered(struct klpctl_patch *patch, const char **why)
 
 	ret = klp_enable_patch(clone);
 	if (ret) {
-		/* The core has let go already: klp_free_patch_finish() is synchronous. */
-		klpctl_clone_free(clone);
 		*why = ret == -EBUSY ? "another patch is in transition" :
 		       ret == -ENODEV ? "the patch module is being unloaded" :
 		       "the livepatch core or a callback of the patch refused it: see the kernel log";
-		return ret;
+		/* What a callback returns is up to its author. */
+		if (ret > 0)
+			ret = -EINVAL;
 	}
 
+	/* Kept after a failure, too: it tells which relocations have been applied. */
 	klpctl_patch_lock();
 	swap(patch->live, clone);
-	if (!klpctl_transition_watched())
+	if (!ret && !klpctl_transition_watched())
 		patch->state = KLPCTL_STATE_ENABLED;
 	klpctl_patch_unlock();
 	klpctl_clone_free(clone);
-	return 0;
+	return ret;
 }
 
 static int store(struct klpctl_patch *patch, const char *attr, bool value,
@@ -149,6 +168,10 @@ static int store(struct klpctl_patch *patch, const char *attr, bool value,
 			return -EALREADY;
 		}
 	}
+	if (!core) {
+		*why = "the patch has never been enabled";
+		return -EINVAL;
+	}
 	ret = klpctl_core_store(core, attr, value);
 	if (ret == -EBUSY)
 		*why = "another patch is in transition";
@@ -157,6 +180,17 @@ static int store(struct klpctl_patch *patch, const char *attr, bool value,
 	if (!patch->decl)
 		kobject_put(&core->kobj);
 	return ret;
+}
+
+/*
+ * Of a registered patch the core tells, which knows it even when events were not seen
+ * (kprobes can be disarmed): what nobody confirms must not stay because of that.
+ */
+static bool is_enabled(const struct klpctl_patch *patch)
+{
+	if (patch->decl)
+		return patch->live && READ_ONCE(patch->live->enabled);
+	return patch->state == KLPCTL_STATE_ENABLED || patch->state == KLPCTL_STATE_ENABLING;
 }
 
 /* Find a patch for an operation: under operation, so that it stays, unless foreign. */
@@ -218,9 +252,35 @@ int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file 
 	if (!ret && seen.decl) {
 		klpctl_patch_lock();
 		klpctl_confirm_forget(patch);
-		if (confirm_ms)
+		/* Unless somebody was quick to revert it. */
+		if (confirm_ms && is_enabled(patch))
 			klpctl_confirm_await(patch, start, confirm_ms, owner);
 		klpctl_patch_unlock();
+	}
+	mutex_unlock(&operation);
+	return ret;
+}
+
+static int revert(const char *name, bool only_expired, const char **why)
+{
+	struct klpctl_patch *patch, seen;
+	int ret;
+
+	if (mutex_lock_interruptible(&operation))
+		return -EINTR;
+	patch = get(name, &seen, why);
+	if (!patch) {
+		ret = -ENOENT;
+	} else if (!is_enabled(&seen) || (only_expired && !seen.expired)) {
+		*why = "the patch is not enabled, or is being disabled already";
+		ret = -EALREADY;
+	} else {
+		ret = store(&seen, "enabled", false, why);
+		if (!ret && seen.decl && !klpctl_transition_watched()) {
+			klpctl_patch_lock();
+			patch->state = KLPCTL_STATE_DISABLED;
+			klpctl_patch_unlock();
+		}
 	}
 	mutex_unlock(&operation);
 	return ret;
@@ -237,28 +297,23 @@ int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file 
  */
 int klpctl_operation_revert(const char *name, const char **why)
 {
-	struct klpctl_patch *patch, seen;
-	int ret;
+	return revert(name, false, why);
+}
 
-	if (mutex_lock_interruptible(&operation))
-		return -EINTR;
-	patch = get(name, &seen, why);
-	if (!patch) {
-		ret = -ENOENT;
-	} else if (seen.state != KLPCTL_STATE_ENABLED &&
-		   seen.state != KLPCTL_STATE_ENABLING) {
-		*why = "the patch is not enabled, or is being disabled already";
-		ret = -EALREADY;
-	} else {
-		ret = store(&seen, "enabled", false, why);
-		if (!ret && seen.decl && !klpctl_transition_watched()) {
-			klpctl_patch_lock();
-			patch->state = KLPCTL_STATE_DISABLED;
-			klpctl_patch_unlock();
-		}
-	}
-	mutex_unlock(&operation);
-	return ret;
+/**
+ * klpctl_operation_expire() - revert a patch that nobody confirmed
+ * @name: module name
+ * @why: as klpctl_operation_revert()
+ *
+ * Whoever had the operation before may have reverted it and enabled it anew: that
+ * is another enable, and stays.
+ *
+ * Context: Process context. May sleep.
+ * Return: As klpctl_operation_revert(); -EALREADY if it has not expired, too.
+ */
+int klpctl_operation_expire(const char *name, const char **why)
+{
+	return revert(name, true, why);
 }
 
 /**

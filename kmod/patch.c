@@ -13,6 +13,8 @@
  *
  * Payloads' callbacks run under operation and klp_mutex.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/ktime.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
@@ -20,6 +22,8 @@
 #include <linux/slab.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+
+#include <klpctl/klpctl.h>
 
 #include "confirm.h"
 #include "core.h"
@@ -154,9 +158,10 @@ static void apply(const struct klpctl_transition *done)
 		mark_replaced(patch, done->time);
 }
 
-/* Take over what the core has and klpctl has not seen come. */
+/* Take over what the core has and klpctl has not seen come, or go. */
 static void adopt(void)
 {
+	struct klpctl_patch *patch;
 	struct klp_patch *core;
 
 	if (!klpctl_core_visible())
@@ -167,8 +172,8 @@ static void adopt(void)
 		enum klpctl_state state = core->enabled ?
 			(moving ? KLPCTL_STATE_ENABLING : KLPCTL_STATE_ENABLED) :
 			(moving ? KLPCTL_STATE_DISABLING : KLPCTL_STATE_DISABLED);
-		struct klpctl_patch *patch = klpctl_patch_find(core->mod->name);
 
+		patch = klpctl_patch_find(core->mod->name);
 		if (moving)
 			klpctl_transition_adopt(core);
 		if (patch)
@@ -177,6 +182,14 @@ static void adopt(void)
 			klpctl_patch_add(core->mod->name, NULL, state, core->replace,
 					 ktime_get_ns());
 	}
+	/* The core drops a patch that is disabled or replaced. */
+	list_for_each_entry(patch, &patches, node) {
+		if (patch->state == KLPCTL_STATE_REGISTERED ||
+		    patch->state == KLPCTL_STATE_REPLACED || klpctl_core_find(patch->name))
+			continue;
+		patch->state = KLPCTL_STATE_DISABLED;
+		klpctl_confirm_forget(patch);
+	}
 	klpctl_core_unlock();
 }
 
@@ -184,16 +197,18 @@ static void adopt(void)
 static void drain(void)
 {
 	struct klpctl_transition done;
-	bool any = false, lost;
+	bool any = false, any_lost = false, lost;
 
 	while (klpctl_transition_next(&done, &lost)) {
 		if (lost)
 			klpctl_event_skip();
+		any_lost |= lost;
 		apply(&done);
-		if (lost)
-			adopt();
 		any = true;
 	}
+	/* What was lost is newer than what the ring had room for. */
+	if (any_lost)
+		adopt();
 	if (any) {
 		atomic_inc(&events_seen);
 		wake_up_all(&events);
@@ -309,6 +324,7 @@ int klpctl_patch_wait(const char *name, long timeout, enum klpctl_state *state)
 static int module_event(struct notifier_block *block, unsigned long action, void *data)
 {
 	const struct module *mod = data;
+	const struct klp_patch *decl;
 	struct klpctl_patch *patch;
 
 	if (action != MODULE_STATE_GOING || !is_livepatch_module((struct module *)mod))
@@ -316,9 +332,15 @@ static int module_event(struct notifier_block *block, unsigned long action, void
 
 	klpctl_patch_lock();
 	patch = klpctl_patch_find(mod->name);
-	if (patch && !patch->decl)
+	decl = patch ? patch->decl : NULL;
+	if (patch && !decl)
 		klpctl_patch_del(patch);
 	klpctl_patch_unlock();
+	if (decl) {
+		/* Its init failed after the registration, and did not undo it. */
+		pr_err("%s: goes without unregistering its patch\n", mod->name);
+		klpctl_unregister_patch(decl);
+	}
 	return NOTIFY_OK;
 }
 

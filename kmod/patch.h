@@ -15,8 +15,8 @@ struct file;
  * @node: in the list of all, in the order in which they came
  * @name: module name
  * @decl: what the payload registered; NULL: a foreign patch
- * @live: the core's structure of a registered patch, from its first enable on:
- *	replaced at the next enable, when the core has let go of it
+ * @live: the core's structure of a registered patch, from its first enable on, also
+ *	from one that failed: replaced at the next enable, when the core has let go of it
  * @device: /sys/class/livepatch/<name>; NULL when it could not be made
  * @state: as the events up to now tell
  * @flags: enum klpctl_patch_flag

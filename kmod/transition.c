@@ -164,8 +164,9 @@ static struct kretprobe complete_probe = {
 	.maxactive = 2,		/* klp_mutex allows one; one is being recycled */
 };
 
+/* In this order: a transition whose init is seen is seen as a whole. */
 static struct kprobe *probes[] = {
-	&init_probe, &start_probe, &reverse_probe, &force_probe,
+	&start_probe, &reverse_probe, &force_probe, &init_probe,
 };
 
 /**
@@ -221,6 +222,9 @@ void klpctl_transition_adopt(const struct klp_patch *patch)
 {
 	unsigned long flags;
 
+	/* Its end would not be seen. */
+	if (!watched)
+		return;
 	raw_spin_lock_irqsave(&lock, flags);
 	if (!*running.name) {
 		strscpy(running.name, patch->mod->name, sizeof(running.name));

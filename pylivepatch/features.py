@@ -38,7 +38,7 @@ _DETAILS = {
     "idle": "idle tasks are counted and listed",
     "reasons": "why a task has not switched is known",
     "stacks": "where a task sleeps is told",
-    "reloc_clear": "patches with relocations for modules can be enabled again",
+    "reloc_clear": "a module that a patch has relocations for can go and come again",
     "progress": "tasks done of total are known",
     "replace": "whether a patch replaces all others is known",
 }
@@ -58,8 +58,8 @@ class Features:
         idle: Idle tasks are counted and listed.
         reasons: Why a task has not switched is known, as the livepatch core found it.
         stacks: Where a task sleeps is told with that.
-        reloc_clear: Patches with relocations for modules can be enabled again
-            without a reload.
+        reloc_clear: A module that an enabled patch has relocations for can go and
+            come again.
         progress: Tasks done of total are known.
         replace: Whether a patch replaces all others is known.
         kicks: Early retries since klpctl was loaded.

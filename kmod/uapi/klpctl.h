@@ -235,8 +235,9 @@ enum klpctl_attr_task {
  * @KLPCTL_FEATURE_FOREIGN: objects of foreign patches are known, and they can
  *	be reverted through klpctl
  * @KLPCTL_FEATURE_IDLE: idle tasks are counted and listed
- * @KLPCTL_FEATURE_RELOC_CLEAR: the kernel clears relocations, so that patches
- *	with .klp.rela sections for modules can be enabled again (since 6.3)
+ * @KLPCTL_FEATURE_RELOC_CLEAR: the kernel clears relocations for a module
+ *	(.klp.rela sections) when the module goes while the patch is enabled, so that it
+ *	can come again (since 6.3)
  * @KLPCTL_FEATURE_REASONS: why a task has not switched is known
  * @KLPCTL_FEATURE_STACKS: where a task sleeps can be told
  */

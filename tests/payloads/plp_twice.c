@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A payload that registers twice: the second call is refused, and its init fails. */
+/* A payload that registers twice: the second call is refused, and its init fails, neatly or not. */
 #include <klpctl/klpctl.h>
+
+static bool forget;
+module_param(forget, bool, 0444);
+MODULE_PARM_DESC(forget, "do not unregister what was registered");
 
 static int replacement(void)
 {
@@ -30,7 +34,7 @@ static int __init twice_init(void)
 	if (ret)
 		return ret;
 	ret = klpctl_register_patch(&patch);
-	if (ret)
+	if (ret && !forget)
 		klpctl_unregister_patch(&patch);
 	return ret;
 }

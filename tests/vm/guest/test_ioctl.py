@@ -8,13 +8,15 @@ import fcntl
 import os
 import signal
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Sleeper, cmdline, until
+from conftest import KernelLog, Sleeper, cmdline, until
+from elftools.elf.elffile import ELFFile
 from rawnetlink import constants
 from support import HEADER, unchanged
 
@@ -90,6 +92,82 @@ def test_the_device_enables_waits_and_reverts(core: Core, payload: Payload, devi
     fcntl.ioctl(device, IOC_REVERT, patch(NAME))
     assert state(fcntl.ioctl(device, IOC_WAIT, wait(NAME, 60_000))) == K["KLPCTL_STATE_DISABLED"]
     assert cmdline() == original
+
+
+def relocating(original: Path, folder: Path) -> Path:
+    """Make the section that looks like a livepatch relocation one: no assembler does."""
+    alloc_livepatch, rela, absolute, shn_livepatch = 0x00100002, 4, 1, 0xFF20
+    data = bytearray(original.read_bytes())
+    with original.open("rb") as file:
+        elf = ELFFile(file)
+        names = [section.name for section in elf.iter_sections()]
+        symtab = elf.get_section_by_name(".symtab")
+        symbol = next(n for n, each in enumerate(symtab.iter_symbols()) if each.name.startswith(".klp.sym."))
+        at = names.index(".klp.rela.plp_target.rodata")
+        header = elf["e_shoff"] + at * elf["e_shentsize"]
+        offset = elf.get_section(at)["sh_offset"]
+        struct.pack_into("=IQ", data, header + 4, rela, alloc_livepatch)
+        struct.pack_into("=II", data, header + 40, names.index(".symtab"), names.index(".rodata.plp_place"))
+        struct.pack_into("=Q", data, header + 56, 24)
+        struct.pack_into("=QQq", data, offset, 0, symbol << 32 | absolute, 0)
+        struct.pack_into("=H", data, symtab["sh_offset"] + symbol * 24 + 6, shn_livepatch)
+    path = folder / original.name
+    path.write_bytes(data)
+    return path
+
+
+def test_relocations_for_a_module_are_applied_once(
+    core: Core, payload: Payload, device: int, target: str, tmp_path: Path
+) -> None:
+    """A patch that relocates against a loaded module is not enabled again as it is, on any kernel; loaded anew, it is."""
+    patch = core.load(relocating(payload("plp_reloc"), tmp_path))
+    patch.enable()
+    assert Path("/proc/plp_target").read_text() == "target: relocated\n"
+    patch.revert()
+    with unchanged(), pytest.raises(OSError, match=f"Errno {errno.EOPNOTSUPP}\\b"):
+        fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_reloc"))
+    patch.enable()
+    assert Path("/proc/plp_target").read_text() == "target: relocated\n"
+
+
+def test_a_busy_core_applies_no_relocations(
+    core: Core, payload: Payload, device: int, sleeper: Callable[..., Sleeper], tmp_path: Path
+) -> None:
+    """An enable that is refused because of another transition can be tried again."""
+    held = sleeper()
+    patch = core.load(relocating(payload("plp_reloc"), tmp_path))
+    hold = core.load(payload("plp_hold")).enable(timeout=None, wait=False)
+    with pytest.raises(OSError, match=f"Errno {errno.EBUSY}\\b"):
+        fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_reloc"))
+    held.wake()
+    hold.wait()
+    patch.enable()
+    assert Path("/proc/plp_target").read_text() == "target: relocated\n"
+
+
+def test_a_callback_that_returns_no_error_number(core: Core, payload: Payload, device: int, log: KernelLog) -> None:
+    """A pre-patch callback that returns a positive number makes the enable fail, not seem to succeed."""
+    log.expect("pre-patch callback failed")
+    log.expect("failed to enable patch")
+    core.load(payload("plp_prefail"), fail=1)
+    with unchanged(), pytest.raises(OSError, match=f"Errno {errno.EINVAL}\\b"):
+        fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_prefail"))
+
+
+def test_what_is_not_confirmed_goes_though_no_event_is_seen(core: Core, payload: Payload, device: int) -> None:
+    """A patch whose window ends is reverted while all kprobes are disarmed, and klpctl knows nothing of its state."""
+    switch = Path("/sys/kernel/debug/kprobes/enabled")
+    if not switch.exists():
+        subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=True)
+    core.load(payload("plp_cmdline"))
+    directory = Path("/sys/kernel/livepatch/plp_cmdline")
+    switch.write_text("0")
+    try:
+        fcntl.ioctl(device, IOC_ENABLE, enable(NAME, confirm_ms=1000))
+        assert directory.exists()
+        until(lambda: not directory.exists())
+    finally:
+        switch.write_text("1")
 
 
 FULL = b"x" * (K["KLPCTL_NAME_LEN"] + 1)

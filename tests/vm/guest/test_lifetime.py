@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MODULES, Sleeper, cmdline, parameter, until
+from conftest import MODULES, KernelLog, Sleeper, cmdline, parameter, until
 
 from pylivepatch import Core, PatchState
 
@@ -49,6 +49,16 @@ def test_klpctl_stays_while_a_patch_is_registered(core: Core, payload: Payload) 
     assert not rmmod("klpctl")
     assert not rmmod("plp_cmdline")
     assert cmdline() == "cmdline: patched"
+
+
+def test_a_payload_that_goes_without_a_word(core: Core, log: KernelLog) -> None:
+    """A payload whose init fails and leaves its patch registered is forgotten with it."""
+    log.expect("plp_twice: registered already")
+    log.expect("plp_twice: goes without unregistering its patch")
+    done = subprocess.run(["insmod", MODULES / "plp_twice.ko", "forget=1"], check=False, capture_output=True)
+    assert done.returncode != 0
+    assert not Path("/sys/class/livepatch/plp_twice").exists()
+    assert "plp_twice" not in [patch.name for patch in core.patches()]
 
 
 def test_the_core_holds_an_enabled_payload(core: Core, payload: Payload) -> None:
