@@ -69,6 +69,7 @@ static const struct plp_field klpctl_fields[] = {
 	[KLPCTL_A_OBJECT]		= { .kind = PLP_NEST, .nest = &object_schema },
 	[KLPCTL_A_TASK]			= { .kind = PLP_NEST, .nest = &task_schema },
 	[KLPCTL_A_CONFIRM]		= { .kind = PLP_U64 },
+	[KLPCTL_A_REVERSALS]		= { .kind = PLP_U64 },
 };
 const struct plp_schema plp_schema_klpctl = { FIELDS(klpctl_fields) };
 

@@ -9,6 +9,7 @@
 #include "netlink.h"
 #include "operation.h"
 #include "patch.h"
+#include "transition.h"
 
 struct genl_family klpctl_netlink_family;
 
@@ -72,7 +73,9 @@ static int features_get(struct sk_buff *skb, struct genl_info *info)
 	if (nla_put_u32(reply, KLPCTL_A_VERSION, KLPCTL_VERSION) ||
 	    nla_put_u64_64bit(reply, KLPCTL_A_FEATURES, klpctl_features(), KLPCTL_A_PAD) ||
 	    nla_put_u64_64bit(reply, KLPCTL_A_SEQ, seq, KLPCTL_A_PAD) ||
-	    nla_put_u64_64bit(reply, KLPCTL_A_KICKS, klpctl_kick_count(), KLPCTL_A_PAD))
+	    nla_put_u64_64bit(reply, KLPCTL_A_KICKS, klpctl_kick_count(), KLPCTL_A_PAD) ||
+	    nla_put_u64_64bit(reply, KLPCTL_A_REVERSALS, klpctl_transition_reversals(),
+			      KLPCTL_A_PAD))
 		goto too_long;
 	genlmsg_end(reply, header);
 	return genlmsg_reply(reply, info);

@@ -39,6 +39,7 @@ static bool started;
 static struct klpctl_transition ring[RING_SIZE];
 static unsigned int head, tail;			/* written at head, read at tail */
 static bool ring_lost;
+static u64 reversals;				/* written under it, read without */
 
 static bool watched __ro_after_init;
 
@@ -106,6 +107,7 @@ static int reverse_handler(struct kprobe *probe, struct pt_regs *regs)
 	if (started) {
 		running.target = !running.target;
 		record(KLPCTL_ACTION_REVERSED);
+		WRITE_ONCE(reversals, reversals + 1);
 	}
 	raw_spin_unlock_irqrestore(&lock, flags);
 	irq_work_queue(&wake_work);
@@ -247,6 +249,17 @@ void klpctl_transition_adopt(const struct klp_patch *patch)
 bool klpctl_transition_watched(void)
 {
 	return watched;
+}
+
+/**
+ * klpctl_transition_reversals() - how many transitions were turned round?
+ *
+ * Context: Any.
+ * Return: Their number since klpctl was loaded.
+ */
+u64 klpctl_transition_reversals(void)
+{
+	return READ_ONCE(reversals);
 }
 
 /**

@@ -29,6 +29,7 @@ void klpctl_transition_init(void);
 void klpctl_transition_exit(void);
 void klpctl_transition_adopt(const struct klp_patch *patch);
 bool klpctl_transition_watched(void);
+u64 klpctl_transition_reversals(void);
 bool klpctl_transition_running(struct klpctl_transition *transition);
 bool klpctl_transition_next(struct klpctl_transition *done, bool *lost);
 

@@ -115,6 +115,7 @@ class KlpctlBackend:
             progress=True,
             replace=True,
             kicks=numbers.get(lib.KLPCTL_A_KICKS, 0),
+            reversals=numbers.get(lib.KLPCTL_A_REVERSALS, 0),
             missing=MappingProxyType({name: _MISSING[name] for name, present in there.items() if not present}),
             **there,
         )

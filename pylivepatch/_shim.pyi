@@ -92,6 +92,7 @@ class Lib:
     KLPCTL_A_OBJECT: Final[int]
     KLPCTL_A_TASK: Final[int]
     KLPCTL_A_CONFIRM: Final[int]
+    KLPCTL_A_REVERSALS: Final[int]
 
     KLPCTL_A_TRANSITION_UNSPEC: Final[int]
     KLPCTL_A_TRANSITION_PAD: Final[int]

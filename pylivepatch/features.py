@@ -63,6 +63,7 @@ class Features:
         progress: Tasks done of total are known.
         replace: Whether a patch replaces all others is known.
         kicks: Early retries since klpctl was loaded.
+        reversals: Reversals of transitions since klpctl was loaded.
         missing: Name of each absent feature, with reason and remedy.
     """
 
@@ -77,6 +78,7 @@ class Features:
     progress: bool = False
     replace: bool = False
     kicks: int = 0
+    reversals: int = 0
     missing: Mapping[str, Missing] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     def require(self, feature: str) -> None:

@@ -91,10 +91,15 @@ class Metrics:
         if running is not None:
             yield from self._transition(running)
         yield from self._confirmations(patches)
-        if self._core.features.fast:
+        features = self._core.features
+        if features.fast:
             kicks = CounterMetricFamily("pylivepatch_kicks", "Early retries of transitions since klpctl was loaded")
-            kicks.add_metric([], self._core.features.kicks)
+            kicks.add_metric([], features.kicks)
             yield kicks
+        if features.events:
+            reversals = CounterMetricFamily("pylivepatch_reversals", "Transitions turned round since klpctl was loaded")
+            reversals.add_metric([], features.reversals)
+            yield reversals
 
     def text(self) -> str:
         """Read the kernel, and give all metrics in Prometheus text format.

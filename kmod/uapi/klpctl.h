@@ -20,6 +20,7 @@
  *         KLPCTL_A_FEATURES       u64     enum klpctl_feature, as bits
  *         KLPCTL_A_SEQ            u64     number of the newest event
  *         KLPCTL_A_KICKS          u64     early retries since klpctl was loaded
+ *         KLPCTL_A_REVERSALS      u64     reversals of transitions since then
  *
  *   KLPCTL_CMD_PATCH_GET (do and dump, anybody)
  *       request: KLPCTL_A_NAME for do; nothing for dump
@@ -183,6 +184,7 @@ enum klpctl_attr {
 	KLPCTL_A_OBJECT,
 	KLPCTL_A_TASK,
 	KLPCTL_A_CONFIRM,
+	KLPCTL_A_REVERSALS,
 	__KLPCTL_A_MAX
 };
 #define KLPCTL_A_MAX (__KLPCTL_A_MAX - 1)

@@ -30,4 +30,4 @@ def test_unknown_feature() -> None:
 def test_names_are_the_attributes() -> None:
     """Each feature is a bool attribute."""
     fields = {field.name for field in dataclasses.fields(Features)}
-    assert set(names()) == fields - {"kicks", "missing"}
+    assert set(names()) == fields - {"kicks", "reversals", "missing"}

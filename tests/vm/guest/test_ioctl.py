@@ -119,7 +119,7 @@ def relocating(original: Path, folder: Path) -> Path:
 def test_relocations_for_a_module_are_applied_once(
     core: Core, payload: Payload, device: int, target: str, tmp_path: Path
 ) -> None:
-    """A patch that relocates against a loaded module is not enabled again as it is, on any kernel; loaded anew, it is."""
+    """What relocates against a loaded module is not enabled again as it is, on any kernel; loaded anew, it is."""
     patch = core.load(relocating(payload("plp_reloc"), tmp_path))
     patch.enable()
     assert Path("/proc/plp_target").read_text() == "target: relocated\n"

@@ -56,6 +56,7 @@ def test_a_transition(core: Core, payload: Payload, sleeper: Callable[..., objec
     assert sum(blockers.values()) >= 1
     assert found["kicks_total", ()] > 0
     core["plp_hold"].revert(wait=False)
+    assert samples(Metrics(core).text())["reversals_total", ()] == found["reversals_total", ()] + 1
 
 
 def test_a_confirmation(core: Core, payload: Payload) -> None:
@@ -92,6 +93,6 @@ def test_without_klpctl_and_without_root(core: Core, payload: Payload) -> None:
     with Core("sysfs") as sysfs:
         found = samples(Metrics(sysfs).text())
     assert found["patches", (("state", "enabled"),)] == 1
-    assert "kicks_total" not in [name for name, _ in found]
+    assert not {"kicks_total", "reversals_total"} & {name for name, _ in found}
     done = cli("metrics", user=True)
     assert samples(done.stdout)["patches", (("state", "enabled"),)] == 1
