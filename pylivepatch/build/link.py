@@ -140,6 +140,7 @@ def link(
         BuildError: The module cannot be linked, or would not be resolved.
     """
     part = work / "extracted.o"
+    _static_call_keys(extract.object, symbols)
     extract.object.write(part)
     if objtool is not None:
         _run([*objtool, str(part)], work, "objtool")
@@ -165,6 +166,18 @@ def link(
     _check(module, symbols, klpctl)
     output.parent.mkdir(parents=True, exist_ok=True)
     module.write(output)
+
+
+def _static_call_keys(extracted: Object, symbols: Symbols) -> None:
+    """Name the keys of static calls that are exported: objtool puts a key into the site of the call where it finds it.
+
+    With the trampoline there instead the kernel looks for the key in a table of those that are not exported, and does
+    not load the module when it finds none (static_call_add_module()).
+    """
+    for symbol in list(extracted.symbols):
+        key = symbol.name.replace("__SCT__", "__SCK__", 1)
+        if symbol.undefined and symbol.name.startswith("__SCT__") and symbols.ordinary(key):
+            extracted.symbols.append(Symbol(key, bind=STB_GLOBAL))
 
 
 def _run(argv: Sequence[str], cwd: Path, what: str) -> str:

@@ -163,6 +163,12 @@ CASES = (
          "cd /sys/kernel/tracing 2>/dev/null && [ -e events ] || { mount -t tracefs t /sys/kernel/tracing; "
          "cd /sys/kernel/tracing; }; echo >trace; echo 1 >events/task/task_rename/enable; cat /proc/version; "
          "echo 0 >events/task/task_rename/enable; cat trace", "plp=1 (.|\n)*newcomm=plp-comm"),
+    Case("exported_tracepoint", "a tracepoint of vmlinux that is exported, with the key of its static call",
+         one(VERSION, "#include <linux/utsname.h>\n", "#include <linux/utsname.h>\n#include <trace/events/power.h>\n")
+         + one(VERSION, VERSION_SHOW, VERSION_SHOW + '	trace_cpu_idle(4242, 0);\n	seq_puts(m, "plp=1 ");\n'),
+         frozenset({"version_proc_show"}),
+         "cd /sys/kernel/tracing; echo >trace; echo 1 >events/power/cpu_idle/enable; cat /proc/version; "
+         "echo 0 >events/power/cpu_idle/enable; cat trace", "plp=1 (.|\n)*state=4242"),
     Case("dynamic_debug", "pr_debug() in a changed function, switched on by dynamic debug",
          one(DEVICES, DEVICES_SHOW, DEVICES_SHOW + '		if (i == 0)\n			pr_debug("plp: dynamic debug\\n");\n'),
          frozenset({"devinfo_show"}),
