@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pylivepatch._backend import BackendName
     from pylivepatch._image import Image
     from pylivepatch.features import Features
+    from pylivepatch.kernel import BackendName
     from pylivepatch.state import PatchStatus
 
 ROOT = "run it as root"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pylivepatch._kallsyms import Kallsyms
+    from pylivepatch.kernel.symbols import Kallsyms
 
 LAYOUT = "module_layout"
 """Exported by every kernel that checks versions; its CRC covers ``struct module``."""

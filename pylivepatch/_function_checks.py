@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pylivepatch import _owners
 from pylivepatch._candidate import ROOT, Candidate, fatal, info, unchecked, warning
 from pylivepatch._declared import Declared
+from pylivepatch.kernel import probes
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def owners(candidate: Candidate) -> Iterator[Finding]:
     if not candidate.functions:
         return
     try:
-        for kprobe in _owners.kprobes(candidate.root):
+        for kprobe in probes.kprobes(candidate.root):
             yield from _kprobe(candidate, kprobe)
     except OSError as error:
         yield _unreadable("kprobes", "/sys/kernel/debug/kprobes/list", error)
     try:
-        for traced in _owners.traced(candidate.root):
+        for traced in probes.traced(candidate.root):
             yield from _traced(candidate, traced)
     except OSError as error:
         yield _unreadable("ftrace", "/sys/kernel/tracing/enabled_functions", error)
@@ -60,7 +60,7 @@ def _unreadable(subject: str, path: str, error: OSError) -> Finding:
     return unchecked(subject, f"{path} cannot be read: {error.strerror}", "mount debugfs and tracefs")
 
 
-def _kprobe(candidate: Candidate, kprobe: _owners.Kprobe) -> Iterator[Finding]:
+def _kprobe(candidate: Candidate, kprobe: probes.Kprobe) -> Iterator[Finding]:
     if (kprobe.module or "vmlinux", kprobe.func) not in candidate.functions or kprobe.disabled:
         return
     kind = "kretprobe" if kprobe.kretprobe else "kprobe"
@@ -75,7 +75,7 @@ def _kprobe(candidate: Candidate, kprobe: _owners.Kprobe) -> Iterator[Finding]:
         yield info("kprobe", kprobe.func, f"a {kind} is on it, and stays on the old function's entry")
 
 
-def _traced(candidate: Candidate, traced: _owners.Traced) -> Iterator[Finding]:
+def _traced(candidate: Candidate, traced: probes.Traced) -> Iterator[Finding]:
     part = traced.module or "vmlinux"
     if (part, traced.func) not in candidate.functions:
         return

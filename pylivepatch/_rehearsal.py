@@ -7,8 +7,8 @@ import errno
 import platform
 from typing import TYPE_CHECKING
 
-from pylivepatch._names import patch_name
 from pylivepatch.errors import LivepatchError, PatchNotFoundError, PatchStateError, UnsupportedError
+from pylivepatch.kernel.names import patch_name
 from pylivepatch.module import ModuleFile
 from pylivepatch.state import PatchState
 

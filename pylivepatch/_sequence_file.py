@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylivepatch._names import confirm_seconds, module_options, patch_name, timeout_seconds
 from pylivepatch.errors import BadDataError, PatchNotFoundError
+from pylivepatch.kernel.names import confirm_seconds, module_options, patch_name, timeout_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -41,9 +41,9 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from pylivepatch import core as _core
 from pylivepatch._aio_monitor import Monitor
 from pylivepatch._aio_transition import Transition
-from pylivepatch._modules import LAST_REFERENCE
 from pylivepatch._pulse import Pulse
 from pylivepatch.errors import PatchStateError, TransitionBusyError
+from pylivepatch.kernel.modules import LAST_REFERENCE
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 
     from pylivepatch import patch as _patch
     from pylivepatch import transition as _transition
-    from pylivepatch._backend import BackendName
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
     from pylivepatch.info import PatchInfo
+    from pylivepatch.kernel import BackendName
     from pylivepatch.preflight import Finding
     from pylivepatch.state import Blocker, Object, PatchStatus
     from pylivepatch.transition import OnTimeout

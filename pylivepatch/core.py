@@ -9,16 +9,17 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pylivepatch import _modules, _origin
+from pylivepatch import _origin
 from pylivepatch._image import Image
-from pylivepatch._klpctl import KlpctlBackend
-from pylivepatch._kmsg import explained
-from pylivepatch._names import module_options, patch_name
-from pylivepatch._netlink import RefusedError
-from pylivepatch._refusal import no_klpctl, refusal
-from pylivepatch._sysfs import SysfsBackend
 from pylivepatch.errors import BadDataError, PatchStateError
 from pylivepatch.info import PatchInfo, cve_name, loaded
+from pylivepatch.kernel import modules
+from pylivepatch.kernel.klpctl import KlpctlBackend
+from pylivepatch.kernel.log import explained
+from pylivepatch.kernel.names import module_options, patch_name
+from pylivepatch.kernel.netlink import RefusedError
+from pylivepatch.kernel.refusal import no_klpctl, refusal
+from pylivepatch.kernel.sysfs import SysfsBackend
 from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
 from pylivepatch.state import PatchState
@@ -26,10 +27,10 @@ from pylivepatch.state import PatchState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pylivepatch._backend import Backend, BackendName
     from pylivepatch._candidate import Candidate
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
+    from pylivepatch.kernel import Backend, BackendName
     from pylivepatch.preflight import Finding
     from pylivepatch.state import Blocker, PatchStatus
 
@@ -323,7 +324,7 @@ class Core:
             )
         running = next((s.name for s in self._backend.patches() if s.progress), None)
         with explained(name):
-            _modules.insert(path, name, options, running)
+            modules.insert(path, name, options, running)
 
 
 def _klpctl_backend(sysfs: SysfsBackend) -> KlpctlBackend | None:
@@ -333,6 +334,6 @@ def _klpctl_backend(sysfs: SysfsBackend) -> KlpctlBackend | None:
         except RefusedError as error:
             if error.number != errno.ENOENT:
                 raise refusal(error.number, "read", _KLPCTL, extack=error.extack) from None
-        if attempt == "as it is" and not (os.geteuid() == 0 and _modules.probe(_KLPCTL)):
+        if attempt == "as it is" and not (os.geteuid() == 0 and modules.probe(_KLPCTL)):
             return None
     return None

@@ -7,10 +7,10 @@ import errno
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
-from pylivepatch import _wire
-from pylivepatch._netlink import LONGEST, Netlink, RefusedError
-from pylivepatch._refusal import no_klpctl, refusal
 from pylivepatch.errors import BadDataError, UnsupportedError
+from pylivepatch.kernel import wire
+from pylivepatch.kernel.netlink import LONGEST, Netlink, RefusedError
+from pylivepatch.kernel.refusal import no_klpctl, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ class _NetlinkReader:
                 raise refusal(error.number, "read", "events", extack=error.extack) from None
             if message is None:
                 return None
-            event = _wire.event(message)
+            event = wire.event(message)
             if event is not None:
                 return event
 
@@ -153,7 +153,7 @@ class _UdevReader:
                 if left is not None and time.monotonic() >= (end or 0.0):
                     return None
                 continue
-            event = _wire.uevent(device.properties)
+            event = wire.uevent(device.properties)
             if event is not None:
                 return event
 

@@ -9,15 +9,15 @@ import functools
 import time
 from typing import TYPE_CHECKING
 
-from pylivepatch import _modules
-from pylivepatch._kmsg import explained
-from pylivepatch._names import confirm_seconds, timeout_seconds
 from pylivepatch.errors import (
     BadDataError,
     PatchStateError,
     TransitionBusyError,
     UnsupportedError,
 )
+from pylivepatch.kernel import modules
+from pylivepatch.kernel.log import explained
+from pylivepatch.kernel.names import confirm_seconds, timeout_seconds
 from pylivepatch.state import Object, PatchState, PatchStatus, Target
 from pylivepatch.transition import OnTimeout, Transition
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pylivepatch._backend import Backend
+    from pylivepatch.kernel import Backend
 
 __all__ = ["Patch"]
 
@@ -51,7 +51,7 @@ class Patch:
         self._sysfs = sysfs
         self._reload = reload
         # Seconds that the kernel has to let go of the module.
-        self._patience = _modules.LAST_REFERENCE
+        self._patience = modules.LAST_REFERENCE
 
     def __repr__(self) -> str:
         return f"<Patch {self.name}>"
@@ -236,7 +236,7 @@ class Patch:
                 after="nothing has changed",
                 remedy=remedy,
             )
-        _modules.remove(self.name, self._sysfs, self._patience)
+        modules.remove(self.name, self._sysfs, self._patience)
 
     def force(self, *, accept_risk: bool) -> None:
         """End its transition without waiting for its tasks. May crash the kernel.

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pylivepatch import _rehearsal, _sequence_file
-from pylivepatch._names import patch_name
-from pylivepatch._refusal import refusal
 from pylivepatch._step import Outcome, PlannedStep, Step, StepReport
 from pylivepatch.errors import (
     LivepatchError,
@@ -20,6 +18,8 @@ from pylivepatch.errors import (
     TransitionTimeoutError,
     UnsupportedError,
 )
+from pylivepatch.kernel.names import patch_name
+from pylivepatch.kernel.refusal import refusal
 from pylivepatch.state import PatchState
 from pylivepatch.transition import Transition
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylivepatch import _durable, _trial
-from pylivepatch._names import module_options, patch_name
 from pylivepatch.errors import BadDataError, PatchNotFoundError
+from pylivepatch.kernel.names import module_options, patch_name
 from pylivepatch.module import ModuleFile
 
 if TYPE_CHECKING:

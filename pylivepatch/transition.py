@@ -8,7 +8,6 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Literal, NoReturn, Self
 
-from pylivepatch._names import timeout_seconds
 from pylivepatch.errors import (
     BadDataError,
     LivepatchError,
@@ -16,12 +15,13 @@ from pylivepatch.errors import (
     TransitionReversedError,
     TransitionTimeoutError,
 )
+from pylivepatch.kernel.names import timeout_seconds
 from pylivepatch.state import Blocker, PatchState, PatchStatus, Progress, Target, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pylivepatch._backend import Backend
+    from pylivepatch.kernel import Backend
     from pylivepatch.patch import Patch
 
 __all__ = ["OnTimeout", "Transition"]

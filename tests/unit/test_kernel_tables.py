@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pylivepatch import _exports, _owners
-from pylivepatch._kallsyms import Kallsyms
+from pylivepatch import _exports
+from pylivepatch.kernel import probes
+from pylivepatch.kernel.symbols import Kallsyms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +133,7 @@ def test_symvers(tmp_path: Path) -> None:
 
 def test_kprobes(root: Path) -> None:
     """Kprobes tell function, module, place, kind and whether they are on."""
-    assert _owners.kprobes(root) == [
+    assert probes.kprobes(root) == [
         ("loadavg_proc_show", "", 0, False, False, True),
         ("cmdline_proc_show", "", 4, False, True, True),
         ("loadavg_proc_show", "", 0x17, False, False, False),
@@ -142,11 +143,11 @@ def test_kprobes(root: Path) -> None:
 
 def test_traced(root: Path) -> None:
     """Traced functions tell who may change where they go, who is called directly, and by what."""
-    assert _owners.traced(root) == [
+    assert probes.traced(root) == [
         ("loadavg_proc_show", "", True, False, ("arch_ftrace_ops_list_func",)),
         ("klp_start_transition", "", False, False, ("kprobe_ftrace_handler",)),
         ("plp_target_show", "plp_target", True, True, ("ftrace_regs_caller", "bpf_trampoline_6442")),
         ("seq_show", "", False, False, ()),
     ]
     with pytest.raises(FileNotFoundError):
-        _owners.traced(root / "proc")
+        probes.traced(root / "proc")

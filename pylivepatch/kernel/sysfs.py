@@ -14,10 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pylivepatch._backend import BackendName, PollingWatch, Watch, wait_by
-from pylivepatch._refusal import refusal
 from pylivepatch.errors import PatchNotFoundError, UnsupportedError
 from pylivepatch.features import Features, Missing, names
+from pylivepatch.kernel import BackendName, PollingWatch, Watch, wait_by
+from pylivepatch.kernel.refusal import refusal
 from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from pylivepatch import Action, Func, Object, PatchState, Target, Task
-from pylivepatch import _wire as wire
 from pylivepatch._shim import lib
-from pylivepatch._wire import Attribute
+from pylivepatch.kernel import wire as wire
+from pylivepatch.kernel.wire import Attribute
 
 
 def number(kind: int, value: int, depth: int = 0, parent: int = 0) -> Attribute:

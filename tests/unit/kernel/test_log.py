@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pylivepatch._kmsg import KernelLog
+from pylivepatch.kernel.log import KernelLog
 
 if TYPE_CHECKING:
     from pathlib import Path

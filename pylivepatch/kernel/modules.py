@@ -8,9 +8,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pylivepatch._refusal import refusal
 from pylivepatch._shim import lib
 from pylivepatch.errors import PatchRejectedError, PatchStateError
+from pylivepatch.kernel.refusal import refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

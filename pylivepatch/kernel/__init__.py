@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What `Core`, `Patch` and `Transition` need from the kernel, however it is reached."""
+"""How the kernel is reached. Here: what `Core`, `Patch` and `Transition` need of it.
+
+Private: what users call is in `pylivepatch` itself.
+
+* `klpctl`, `sysfs`: the two backends. `netlink`, `wire`: the socket and the messages of klpctl.
+* `modules`, `names`: loading and removing modules; how names and parameters are spelled.
+* `refusal`, `log`: error numbers as exceptions, and the kernel log's words for them.
+* `symbols`, `probes`: what the running kernel's symbol table and memory, kprobes and ftrace tell.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pylivepatch import (
     TransitionBusyError,
     UnsupportedError,
 )
-from pylivepatch._refusal import explain, refusal
+from pylivepatch.kernel.refusal import explain, refusal
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pylivepatch import (
     Target,
     UnsupportedError,
 )
-from pylivepatch._sysfs import SysfsBackend
+from pylivepatch.kernel.sysfs import SysfsBackend
 
 if TYPE_CHECKING:
     from pathlib import Path

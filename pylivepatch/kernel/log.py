@@ -11,8 +11,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pylivepatch._refusal import explain
 from pylivepatch.errors import PatchRejectedError
+from pylivepatch.kernel.refusal import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from pylivepatch import BadDataError
-from pylivepatch._names import LONGEST, module_options, patch_name, timeout_seconds
+from pylivepatch.kernel.names import LONGEST, module_options, patch_name, timeout_seconds
 
 
 def test_dashes_are_underscores() -> None:

@@ -12,19 +12,18 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from pylivepatch import _wire
-from pylivepatch._backend import BackendName, PollingWatch, Watch, wait_by
-from pylivepatch._netlink import Netlink, RefusedError
-from pylivepatch._refusal import refusal
 from pylivepatch._shim import ffi, lib
 from pylivepatch.errors import LivepatchError, PatchNotFoundError, UnsupportedError
 from pylivepatch.features import Features, Missing
+from pylivepatch.kernel import BackendName, PollingWatch, Watch, wait_by, wire
+from pylivepatch.kernel.netlink import Netlink, RefusedError
+from pylivepatch.kernel.refusal import refusal
 from pylivepatch.state import Blocker, PatchState, PatchStatus, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pylivepatch._sysfs import SysfsBackend
+    from pylivepatch.kernel.sysfs import SysfsBackend
 
 _DEVICE = ffi.string(lib.KLPCTL_DEVICE).decode()
 _MISSING = {
@@ -123,7 +122,7 @@ class KlpctlBackend:
     def patches(self) -> list[PatchStatus]:
         """Read all patches, and those modules that klpctl has not seen."""
         messages = self._read(lib.KLPCTL_CMD_PATCH_GET, "patches", dump=True)
-        found = [_wire.patch_status(message) for message in messages]
+        found = [wire.patch_status(message) for message in messages]
         seen = {status.name for status in found}
         return found + [status for status in self._sysfs.patches() if status.name not in seen]
 
@@ -135,7 +134,7 @@ class KlpctlBackend:
             if error.number != errno.ENOENT:
                 raise refusal(error.number, "read", name, extack=error.extack) from None
             messages = []
-        return _wire.patch_status(messages[0]) if messages else self._sysfs.patch(name)
+        return wire.patch_status(messages[0]) if messages else self._sysfs.patch(name)
 
     def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:
         """Start enabling, or turn a patch that is being disabled round."""
@@ -165,7 +164,7 @@ class KlpctlBackend:
     def tasks(self) -> list[Task]:
         """Read the tasks of the running transition."""
         messages = self._read(lib.KLPCTL_CMD_TASK_GET, "tasks", dump=True)
-        return [task for message in messages for task in _wire.tasks(message)]
+        return [task for message in messages for task in wire.tasks(message)]
 
     def task_count(self) -> int:
         """Count all tasks, the idle ones with them if klpctl does."""
@@ -179,7 +178,7 @@ class KlpctlBackend:
             messages = self._ask(lib.KLPCTL_CMD_TASK_GET, dump=True, flags=flags)
         except RefusedError as error:
             raise refusal(error.number, "read", "blockers", extack=error.extack) from None
-        return [blocker for message in messages for blocker in _wire.blockers(message)]
+        return [blocker for message in messages for blocker in wire.blockers(message)]
 
     def watch(self) -> Watch:
         """Watch events; by polling when klpctl sees none."""
@@ -249,7 +248,7 @@ class KlpctlBackend:
         except PatchNotFoundError:
             return PatchStatus(name, PatchState.DISABLED, False, None, False, (), None)
 
-    def _read(self, command: int, what: str, *, dump: bool = False) -> list[_wire.Values]:
+    def _read(self, command: int, what: str, *, dump: bool = False) -> list[wire.Values]:
         try:
             return self._ask(command, dump=dump)
         except RefusedError as error:
@@ -262,6 +261,6 @@ class KlpctlBackend:
             busy = self.busy() if error.number == errno.EBUSY else None
             raise refusal(error.number, verb, name, extack=error.extack, busy=busy) from None
 
-    def _ask(self, command: int, *, dump: bool = False, name: str = "", flags: int = 0) -> list[_wire.Values]:
+    def _ask(self, command: int, *, dump: bool = False, name: str = "", flags: int = 0) -> list[wire.Values]:
         with self._lock:
             return self._netlink.ask(command, dump=dump, name=name, flags=flags)

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from pylivepatch._shim import ffi, lib
-from pylivepatch._wire import Attribute, Values, tree
+from pylivepatch.kernel.wire import Attribute, Values, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
