@@ -45,7 +45,7 @@ _ELSEWHERE = ("asyncio", "collections", "enum", "os", "pathlib", "time", "types"
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(_ELSEWHERE)})(\..*)?"),
     ("py:.*", rf"({'|'.join(vars(builtins))})(\..*)?"),
-    ("py:.*", r"pylivepatch\._.*"),
+    ("py:.*", r"pylivepatch\.(_|elf|kernel).*"),
     ("py:.*", r"(Iterator|Mapping|Path|Literal|Self|MappingProxyType)"),
 ]
 # An attribute, and napoleon makes no target of it.

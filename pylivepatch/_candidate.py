@@ -8,7 +8,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from pylivepatch._declared import Declared, UnreadableError, declared
-from pylivepatch._image import damage
+from pylivepatch.elf.file import damage
 from pylivepatch.module import ModuleFile
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.state import PatchState
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pylivepatch._image import Image
+    from pylivepatch.elf.file import Image
     from pylivepatch.features import Features
     from pylivepatch.kernel import BackendName
     from pylivepatch.state import PatchStatus

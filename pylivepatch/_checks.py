@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pylivepatch import _function_checks, _symbol_checks
 from pylivepatch._candidate import Candidate, fatal, unchecked, warning
-from pylivepatch._image import build_id, module_name
+from pylivepatch.elf.file import build_id, module_name
 from pylivepatch.errors import (
     AccessError,
     KernelError,

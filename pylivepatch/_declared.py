@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from elftools.elf.sections import Section
 
-    from pylivepatch._image import Image
+    from pylivepatch.elf.file import Image
 
 _THIS_MODULE = "__this_module"
 _FUNC = re.compile(rb"[A-Za-z_.$][\w.$]*\Z")

@@ -14,7 +14,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Self
 
-from pylivepatch._image import Image
+from pylivepatch.elf.file import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

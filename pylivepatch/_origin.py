@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from pylivepatch._image import SUFFIXES, Image, build_id, module_name
+from pylivepatch.elf.file import SUFFIXES, Image, build_id, module_name
 from pylivepatch.errors import LivepatchError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pylivepatch import _exports
 from pylivepatch._candidate import ROOT, Candidate, fatal, unchecked, warning
-from pylivepatch._image import damage
+from pylivepatch.elf.file import damage
 from pylivepatch.kernel.symbols import Kallsyms
 
 if TYPE_CHECKING:

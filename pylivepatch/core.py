@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pylivepatch import _origin
-from pylivepatch._image import Image
+from pylivepatch.elf.file import Image
 from pylivepatch.errors import BadDataError, PatchStateError
 from pylivepatch.info import PatchInfo, cve_name, loaded
 from pylivepatch.kernel import modules

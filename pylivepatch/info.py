@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pylivepatch._declared import UnreadableError, declared
-from pylivepatch._image import Image, damage, unpacked
+from pylivepatch.elf.file import Image, damage, unpacked
 from pylivepatch.errors import BadDataError
 from pylivepatch.module import ModuleFile
 

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pylivepatch._image import Image, damage, module_name
+from pylivepatch.elf.file import Image, damage, module_name
 from pylivepatch.errors import ModuleFileError
 from pylivepatch.preflight import Finding, Severity
 

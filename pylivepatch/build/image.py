@@ -17,7 +17,6 @@ from typing import Self
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from pylivepatch._image import unpacked
 from pylivepatch.build.elf import (
     R_X86_64_32,
     R_X86_64_32S,
@@ -28,6 +27,7 @@ from pylivepatch.build.elf import (
     Section,
 )
 from pylivepatch.build.kallsyms import Kallsyms, KernelSymbol
+from pylivepatch.elf.file import unpacked
 from pylivepatch.errors import BadDataError
 
 VMLINUX = "vmlinux"

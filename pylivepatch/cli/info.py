@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pylivepatch._image import SUFFIXES
 from pylivepatch.cli._session import Session, json_option
 from pylivepatch.cli.completion import patch_names_and_files
+from pylivepatch.elf.file import SUFFIXES
 from pylivepatch.info import PatchInfo
 
 if TYPE_CHECKING:

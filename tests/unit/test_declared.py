@@ -10,7 +10,7 @@ import pytest
 
 from pylivepatch import Func, Object
 from pylivepatch._declared import UnreadableError, declared
-from pylivepatch._image import Image
+from pylivepatch.elf.file import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
