@@ -26,9 +26,9 @@ from pylivepatch.errors import (
 )
 from pylivepatch.event import Action, Event
 from pylivepatch.features import Features, Missing
-from pylivepatch.info import Parameter, PatchInfo, Stacked
 from pylivepatch.metrics import Metrics
 from pylivepatch.module import ModuleFile
+from pylivepatch.module.info import Parameter, PatchInfo, Stacked
 from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
 from pylivepatch.preflight import Finding, Severity, Stage

@@ -7,9 +7,9 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-from pylivepatch._declared import Declared, UnreadableError, declared
 from pylivepatch.elf.file import damage
 from pylivepatch.module import ModuleFile
+from pylivepatch.module.declared import Declared, UnreadableError, declared
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.state import PatchState
 

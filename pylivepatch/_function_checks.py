@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pylivepatch._candidate import ROOT, Candidate, fatal, info, unchecked, warning
-from pylivepatch._declared import Declared
 from pylivepatch.kernel import probes
+from pylivepatch.module.declared import Declared
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pylivepatch import _exports
 from pylivepatch._candidate import ROOT, Candidate, fatal, unchecked, warning
 from pylivepatch.elf.file import damage
-from pylivepatch.kernel.symbols import Kallsyms
+from pylivepatch.kernel.symbols import LAYOUT, Kallsyms, Memory, wanted
+from pylivepatch.module.versions import sibling, symvers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ def symbols(candidate: Candidate) -> Iterator[Finding]:
     with damage(candidate.image.path):
         versions = candidate.image.versions
         needed = {symbol.name for symbol in candidate.image.undefined if not symbol.weak}
-    names = {name for _, name in candidate.functions} | {*_exports.wanted(needed | versions.keys()), _CLEARS}
+    names = {name for _, name in candidate.functions} | {*wanted(needed | versions.keys()), _CLEARS}
     try:
         table = Kallsyms(candidate.root, names)
     except OSError as error:
@@ -56,7 +56,7 @@ def _functions(candidate: Candidate, table: Kallsyms) -> Iterator[Finding]:
 
 
 def _exported(candidate: Candidate, table: Kallsyms, needed: set[str]) -> Iterator[Finding]:
-    if table.find(f"__ksymtab_{_exports.LAYOUT}") is None:
+    if table.find(f"__ksymtab_{LAYOUT}") is None:
         yield unchecked("exports", "/proc/kallsyms does not show what the kernel exports (CONFIG_KALLSYMS_ALL)")
         return
     missing = sorted(name for name in needed if table.find(f"__ksymtab_{name}") is None)
@@ -70,18 +70,18 @@ def _exported(candidate: Candidate, table: Kallsyms, needed: set[str]) -> Iterat
 
 def _versions(candidate: Candidate, table: Kallsyms, versions: Mapping[str, int]) -> Iterator[Finding]:
     same_release = candidate.file.release == candidate.release
-    kin = _exports.sibling(candidate.root, candidate.release)
+    kin = sibling(candidate.root, candidate.release)
     known: tuple[str, Mapping[str, int]] | None = None
     vermagic, why = "", ""
     try:
-        with _exports.Memory(candidate.root) as memory:
+        with Memory(candidate.root) as memory:
             vermagic = memory.vermagic(table)
-            known = "the running kernel", memory.crcs(candidate.root, table, {*versions, _exports.LAYOUT})
-            if kin and _exports.LAYOUT in kin.versions and not _agree(known[1], kin.versions):
+            known = "the running kernel", memory.crcs(candidate.root, table, {*versions, LAYOUT})
+            if kin and LAYOUT in kin.versions and not _agree(known[1], kin.versions):
                 known, why = None, "what /proc/kcore shows does not fit the modules that came with the kernel"
     except OSError as error:
         why = "only root may read /proc/kcore" if isinstance(error, PermissionError) else str(error)
-    if known is None and (file := _exports.symvers(candidate.root, candidate.release)):
+    if known is None and (file := symvers(candidate.root, candidate.release)):
         known = str(file[0]), file[1]
     if kin and not vermagic.startswith(candidate.release):
         vermagic = next((value for key, value in kin.modinfo if key == "vermagic"), "")
@@ -106,7 +106,7 @@ def _versions(candidate: Candidate, table: Kallsyms, versions: Mapping[str, int]
 
 
 def _agree(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
-    return one.get(_exports.LAYOUT) == other.get(_exports.LAYOUT)
+    return one.get(LAYOUT) == other.get(LAYOUT)
 
 
 def _crcs(versions: Mapping[str, int], source: str, known: Mapping[str, int]) -> Iterator[Finding]:

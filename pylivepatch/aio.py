@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from pylivepatch import transition as _transition
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
-    from pylivepatch.info import PatchInfo
     from pylivepatch.kernel import BackendName
+    from pylivepatch.module.info import PatchInfo
     from pylivepatch.preflight import Finding
     from pylivepatch.state import Blocker, Object, PatchStatus
     from pylivepatch.transition import OnTimeout

@@ -9,17 +9,16 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pylivepatch import _origin
 from pylivepatch.elf.file import Image
 from pylivepatch.errors import BadDataError, PatchStateError
-from pylivepatch.info import PatchInfo, cve_name, loaded
 from pylivepatch.kernel import modules
 from pylivepatch.kernel.klpctl import KlpctlBackend
 from pylivepatch.kernel.log import explained
 from pylivepatch.kernel.names import module_options, patch_name
 from pylivepatch.kernel.netlink import RefusedError
 from pylivepatch.kernel.refusal import no_klpctl, refusal
-from pylivepatch.kernel.sysfs import SysfsBackend
+from pylivepatch.kernel.sysfs import SysfsBackend, enabled_order
+from pylivepatch.module.info import PatchInfo, cve_name, cve_parameter, loaded, module_file
 from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
 from pylivepatch.state import PatchState
@@ -292,9 +291,9 @@ class Core:
         return loaded(
             status,
             patches,
-            _origin.enabled_order(self._sysfs),
-            _origin.module_file(self._root, self.release, status.name),
-            _origin.cve_parameter(self._root, status.name),
+            enabled_order(self._sysfs),
+            module_file(self._root, self.release, status.name),
+            cve_parameter(self._root, status.name),
         )
 
     def monitor(self, source: EventSource = "netlink") -> Monitor:

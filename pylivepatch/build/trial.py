@@ -17,7 +17,7 @@ from pathlib import Path
 from pylivepatch import lab
 from pylivepatch.core import Core
 from pylivepatch.errors import BadDataError, LivepatchError
-from pylivepatch.info import PatchInfo
+from pylivepatch.module.info import PatchInfo
 from pylivepatch.patch import Patch
 
 _TIMEOUT = 120.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pylivepatch.errors import PatchNotFoundError
-from pylivepatch.info import cve_name
+from pylivepatch.module.info import cve_name
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:

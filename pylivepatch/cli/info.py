@@ -10,7 +10,7 @@ import click
 from pylivepatch.cli._session import Session, json_option
 from pylivepatch.cli.completion import patch_names_and_files
 from pylivepatch.elf.file import SUFFIXES
-from pylivepatch.info import PatchInfo
+from pylivepatch.module.info import PatchInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

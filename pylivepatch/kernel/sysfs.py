@@ -333,3 +333,31 @@ def _text(path: Path) -> str:
 
 def _flag(path: Path) -> bool:
     return _text(path) == "1"
+
+
+def enabled_order(sysfs: Path) -> list[str] | None:
+    """Name the patches that the livepatch core holds, in the order in which they came.
+
+    That is the order of their ``stack_order``, and where there is none that of
+    their directories: the core makes one for each patch when it takes it, and
+    kernfs numbers them upwards. The number does not wrap: it has 64 bits, of which
+    the upper count how often the lower wrapped (40430452fd5d, "kernfs: use 64bit inos
+    if ino_t is 64bit", 5.5).
+
+    Returns:
+        The names, the oldest first; None when they cannot be read.
+
+    Source: /sys/kernel/livepatch/<patch>/stack_order (6.14), or the directory's
+    inode number.
+    """
+    try:
+        found = [(_rank(path), path.name) for path in (sysfs / "kernel/livepatch").iterdir() if path.is_dir()]
+    except OSError:
+        return None
+    return [name for _, name in sorted(found)]
+
+
+def _rank(path: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int((path / "stack_order").read_text())
+    return path.stat().st_ino

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's symbol table, its exports and who owns a function, as kernels of both series print them."""
+"""The kernel's symbol table, and its exports as its memory has them."""
 
 from __future__ import annotations
 
-import gzip
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pylivepatch import _exports
-from pylivepatch.kernel import probes
-from pylivepatch.kernel.symbols import Kallsyms
+from pylivepatch.kernel.symbols import Kallsyms, Memory, wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,20 +33,6 @@ ffffffff81000030 D vermagic
 ffffffffc0000000 t show	[ext4]
 ffffffffc0001000 r __ksymtab_delta	[ext4]
 """
-KPROBES = """\
-ffffffff81410900  k  loadavg_proc_show+0x0    [FTRACE]
-ffffffff8151c784  k  cmdline_proc_show+0x4    [DISABLED][FTRACE]
-ffffffff81410917  k  loadavg_proc_show+0x17    [OPTIMIZED]
-ffffffffc0398000  r  plp_target_show+0x0  plp_target [FTRACE]
-"""
-TRACED = (
-    "loadavg_proc_show (2) R I     M  ->arch_ftrace_ops_list_func+0x0/0x1d0\n"
-    "klp_start_transition (1) R    \ttramp: 0xffffffffc03ac000 (kprobe_ftrace_handler+0x0/0x1b0) "
-    "->kprobe_ftrace_handler+0x0/0x1b0\n"
-    "plp_target_show [plp_target] (1) R I D\ttramp: ftrace_regs_caller+0x0/0x65\n"
-    "\tdirect-->bpf_trampoline_6442+0x0/0x1000\n"
-    "seq_show (1)           \n"
-)
 
 
 @pytest.fixture
@@ -57,8 +40,6 @@ def root(tmp_path: Path) -> Path:
     """A tree with the tables above, and a kernel's memory with CRCs 1 to 4 and a vermagic."""
     for name, text in {
         "proc/kallsyms": SYMBOLS,
-        "sys/kernel/debug/kprobes/list": KPROBES,
-        "sys/kernel/debug/tracing/enabled_functions": TRACED,
         "sys/module/ext4/sections/__ksymtab": "0xffffffffc0001000\n",
         "sys/module/ext4/sections/__kcrctab": f"0x{CRCS + 12:x}\n",
     }.items():
@@ -88,8 +69,8 @@ def test_counts(root: Path) -> None:
 def test_crcs(root: Path) -> None:
     """CRCs are read from memory, of all tables of the kernel and of modules; what is not exported is left out."""
     names = ["alpha", "beta", "gamma", "delta", "epsilon"]
-    table = Kallsyms(root, _exports.wanted(names))
-    with _exports.Memory(root) as memory:
+    table = Kallsyms(root, wanted(names))
+    with Memory(root) as memory:
         assert memory.crcs(root, table, names) == {"alpha": 1, "beta": 2, "gamma": 3, "delta": 4}
         assert memory.vermagic(table) == "6.1.0-1 SMP"
         with pytest.raises(OSError, match="does not have"):
@@ -100,8 +81,8 @@ def test_hidden_addresses(root: Path) -> None:
     """Without addresses there are no CRCs, and that is said."""
     kallsyms = root / "proc/kallsyms"
     kallsyms.write_text("".join("0" * 16 + line[16:] for line in SYMBOLS.splitlines(keepends=True)))
-    table = Kallsyms(root, _exports.wanted(["alpha"]))
-    with _exports.Memory(root) as memory:
+    table = Kallsyms(root, wanted(["alpha"]))
+    with Memory(root) as memory:
         assert memory.vermagic(table) == ""
         with pytest.raises(OSError, match="does not show"):
             memory.crcs(root, table, ["alpha"])
@@ -111,43 +92,6 @@ def test_hidden_addresses(root: Path) -> None:
 def test_damaged_memory(root: Path, content: bytes) -> None:
     """A core file that is none reads as one that has nothing, or cannot be read."""
     (root / "proc/kcore").write_bytes(content)
-    table = Kallsyms(root, _exports.wanted(["alpha"]))
-    with pytest.raises(OSError, match="kcore"), _exports.Memory(root) as memory:
+    table = Kallsyms(root, wanted(["alpha"]))
+    with pytest.raises(OSError, match="kcore"), Memory(root) as memory:
         memory.crcs(root, table, ["alpha"])
-
-
-def test_symvers(tmp_path: Path) -> None:
-    """Module.symvers is read where the headers, or the distribution, put it."""
-    assert _exports.symvers(tmp_path, "6.1") is None
-    text = "0x00000001\talpha\tvmlinux\tEXPORT_SYMBOL\t\n0xdeadbeef\tbeta\tfs/ext4/ext4\tEXPORT_SYMBOL_GPL\tNS\n"
-    wanted = {"alpha": 1, "beta": 0xDEADBEEF}
-    (tmp_path / "boot").mkdir()
-    path = tmp_path / "boot/symvers-6.1.gz"
-    path.write_bytes(gzip.compress(text.encode()))
-    assert _exports.symvers(tmp_path, "6.1") == (path, wanted)
-    path = tmp_path / "lib/modules/6.1/build/Module.symvers"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    assert _exports.symvers(tmp_path, "6.1") == (path, wanted)
-
-
-def test_kprobes(root: Path) -> None:
-    """Kprobes tell function, module, place, kind and whether they are on."""
-    assert probes.kprobes(root) == [
-        ("loadavg_proc_show", "", 0, False, False, True),
-        ("cmdline_proc_show", "", 4, False, True, True),
-        ("loadavg_proc_show", "", 0x17, False, False, False),
-        ("plp_target_show", "plp_target", 0, True, False, True),
-    ]
-
-
-def test_traced(root: Path) -> None:
-    """Traced functions tell who may change where they go, who is called directly, and by what."""
-    assert probes.traced(root) == [
-        ("loadavg_proc_show", "", True, False, ("arch_ftrace_ops_list_func",)),
-        ("klp_start_transition", "", False, False, ("kprobe_ftrace_handler",)),
-        ("plp_target_show", "plp_target", True, True, ("ftrace_regs_caller", "bpf_trampoline_6442")),
-        ("seq_show", "", False, False, ()),
-    ]
-    with pytest.raises(FileNotFoundError):
-        probes.traced(root / "proc")

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pylivepatch._declared import UnreadableError, declared
-from pylivepatch.elf.file import Image, damage, unpacked
-from pylivepatch.errors import BadDataError
+from pylivepatch.elf.file import SUFFIXES, Image, build_id, damage, module_name, unpacked
+from pylivepatch.errors import BadDataError, LivepatchError
 from pylivepatch.module import ModuleFile
+from pylivepatch.module.declared import UnreadableError, declared
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
     from pylivepatch.state import Object, PatchStatus
 
@@ -22,6 +24,8 @@ __all__ = ["Parameter", "PatchInfo", "Stacked"]
 
 _DIFF = ".klpctl.diff"
 _CVE = re.compile(r"CVE-\d{4}-\d{4,}\Z")
+_STORE = "var/lib/pylivepatch"
+_NOTE = "notes/.note.gnu.build-id"
 _NO_FILE = "the file that it was loaded from is not known"
 
 
@@ -229,3 +233,48 @@ def cve_name(text: str) -> str:
     if not _CVE.match(text.upper()):
         raise BadDataError(f"{text!r} is not the name of a CVE", remedy="give one as CVE-2026-12345")
     return text.upper()
+
+
+def module_file(root: Path, release: str, name: str) -> Path | None:
+    """Find the file that a loaded module was loaded from, wherever it may be installed.
+
+    It must be the very build that is loaded: its build ID is compared.
+
+    Args:
+        root: Where /sys, /lib and /var are found.
+        release: The kernel's release.
+        name: The module.
+
+    Source: /sys/module/<name>/notes/.note.gnu.build-id (2.6.23), modules.dep.
+    """
+    try:
+        wanted = build_id((root / "sys/module" / name / _NOTE).read_bytes())
+    except OSError:
+        return None
+    for path in _candidates(root, release, name):
+        # Whatever is wrong with a file, it is not the one that was loaded.
+        with contextlib.suppress(OSError, LivepatchError):
+            if wanted and Image.read(path).build_id == wanted:
+                return path
+    return None
+
+
+def _candidates(root: Path, release: str, name: str) -> Iterator[Path]:
+    for suffix in SUFFIXES:
+        yield root / _STORE / release / f"{name}{suffix}"
+    modules = root / "lib/modules" / release
+    with contextlib.suppress(OSError):
+        for line in (modules / "modules.dep").read_text().splitlines():
+            path = line.partition(":")[0]
+            if module_name(path) == name:
+                yield modules / path
+
+
+def cve_parameter(root: Path, name: str) -> str:
+    """Read what a loaded module says that it fixes; "" when it says nothing.
+
+    Source: /sys/module/<name>/parameters/cve, of patches that have it.
+    """
+    with contextlib.suppress(OSError):
+        return (root / "sys/module" / name / "parameters/cve").read_text(errors="replace").strip()
+    return ""

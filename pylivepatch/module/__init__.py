@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Live patch modules as files, read before anything is loaded."""
+"""Live patch modules as files, read before anything is loaded. Here: what a file says about itself.
+
+* `declared`: what it replaces, found in its data. `info`: all that is known about a patch.
+* `versions`: what installed modules tell of the kernel.
+"""
 
 from __future__ import annotations
 

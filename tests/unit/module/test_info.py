@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pylivepatch import BadDataError, Core, ModuleFileError, PatchInfo
-from pylivepatch._origin import enabled_order
-from pylivepatch.info import cve_name, cve_names
+from pylivepatch.kernel.sysfs import enabled_order
+from pylivepatch.module.info import cve_name, cve_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable

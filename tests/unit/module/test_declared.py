@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pylivepatch import Func, Object
-from pylivepatch._declared import UnreadableError, declared
 from pylivepatch.elf.file import Image
+from pylivepatch.module.declared import UnreadableError, declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
