@@ -26,11 +26,11 @@ from pylivepatch.state import PatchState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pylivepatch._candidate import Candidate
     from pylivepatch.event import EventSource
     from pylivepatch.features import Features
     from pylivepatch.kernel import Backend, BackendName
     from pylivepatch.preflight import Finding
+    from pylivepatch.preflight.candidate import Candidate
     from pylivepatch.state import Blocker, PatchStatus
 
 __all__ = ["Core"]
@@ -178,12 +178,12 @@ class Core:
 
         Source: finit_module(2), through libkmod.
         """
-        from pylivepatch import _checks
+        from pylivepatch.preflight import checks
 
         options = module_options(params)
         candidate = self._candidate(path, params)
         name = patch_name(candidate.name)
-        _checks.refuse(candidate)
+        checks.refuse(candidate)
         where = os.fspath(candidate.image.path)
         self._insert(where, name, options)
         return Patch(name, self._backend, self._sysfs, lambda: self._insert(where, name, options))
@@ -211,13 +211,13 @@ class Core:
         Source: /proc/kallsyms, /proc/kcore, /sys/kernel/security/lockdown,
         /sys/module, /sys/kernel/debug/kprobes/list, enabled_functions of tracefs.
         """
-        from pylivepatch import _checks
+        from pylivepatch.preflight import checks
 
         module_options(params)
-        return _checks.preflight(self._candidate(path, params))
+        return checks.find(self._candidate(path, params))
 
     def _candidate(self, path: str | os.PathLike[str], params: Mapping[str, str | int | bool]) -> Candidate:
-        from pylivepatch._candidate import Candidate
+        from pylivepatch.preflight.candidate import Candidate
 
         return Candidate(
             image=Image.read(Path(path)),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 
 from pylivepatch.elf.file import Image, damage, module_name
 from pylivepatch.errors import ModuleFileError
-from pylivepatch.preflight import Finding, Severity
 
 if TYPE_CHECKING:
     import os
@@ -126,26 +125,19 @@ class ModuleFile:
         Raises:
             ModuleFileError: It is something else. Nothing was loaded.
         """
-        for finding in self.problems(release, machine):
-            raise ModuleFileError(finding.message, filename=str(self.path), remedy=finding.remedy)
+        for _, why, remedy in mismatches(self, release, machine):
+            raise ModuleFileError(why, filename=str(self.path), remedy=remedy)
 
-    def problems(self, release: str, machine: str) -> list[Finding]:
-        """Say why it is no live patch module for a kernel.
 
-        Args:
-            release: The kernel's release, as ``uname -r`` prints it.
-            machine: Its architecture, as ``uname -m`` prints it.
-
-        Returns:
-            The reasons, each fatal; none when it is one.
-        """
-        found = []
-        wanted = _MACHINES.get(machine, self.machine)
-        if self.machine != wanted:
-            found.append(("machine", f"it is for {self.machine}, and this machine is {wanted}", _BUILD))
-        if not self.livepatch:
-            found.append(("not-livepatch", "it is not a live patch module", "load it with modprobe or insmod"))
-        if self.release != release:
-            built = f"kernel {self.release}" if self.release else "no kernel that it names"
-            found.append(("release", f"it was built for {built}, and this is kernel {release}", _BUILD))
-        return [Finding(code, Severity.FATAL, self.path.name, why, remedy) for code, why, remedy in found]
+def mismatches(file: ModuleFile, release: str, machine: str) -> list[tuple[str, str, str]]:
+    """Say why a file is no live patch module for a kernel: a code for programs, the reason, the remedy."""
+    found = []
+    wanted = _MACHINES.get(machine, file.machine)
+    if file.machine != wanted:
+        found.append(("machine", f"it is for {file.machine}, and this machine is {wanted}", _BUILD))
+    if not file.livepatch:
+        found.append(("not-livepatch", "it is not a live patch module", "load it with modprobe or insmod"))
+    if file.release != release:
+        built = f"kernel {file.release}" if file.release else "no kernel that it names"
+        found.append(("release", f"it was built for {built}, and this is kernel {release}", _BUILD))
+    return found

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What stands in the way of a patch, or is worth knowing, before anything is loaded."""
+"""What stands in the way of a patch, or is worth knowing, before anything is loaded.
+
+Here: what is found. `checks` finds it, with `functions` and `symbols`, in a `candidate`.
+"""
 
 from __future__ import annotations
 

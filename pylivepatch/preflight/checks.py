@@ -6,8 +6,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from pylivepatch import _function_checks, _symbol_checks
-from pylivepatch._candidate import Candidate, fatal, unchecked, warning
 from pylivepatch.elf.file import build_id, module_name
 from pylivepatch.errors import (
     AccessError,
@@ -19,7 +17,9 @@ from pylivepatch.errors import (
     TransitionBusyError,
     UnsupportedError,
 )
-from pylivepatch.preflight import Finding, Severity, Stage
+from pylivepatch.module import mismatches
+from pylivepatch.preflight import Finding, Severity, Stage, functions, symbols
+from pylivepatch.preflight.candidate import Candidate, fatal, unchecked, warning
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ _RAISED: dict[str, tuple[type[KernelError], int]] = {
 }
 
 
-def preflight(candidate: Candidate) -> list[Finding]:
+def find(candidate: Candidate) -> list[Finding]:
     """Find all that stands in the way of a patch, or is worth knowing; the worst comes first.
 
     Raises:
         ModuleFileError: The file is damaged.
     """
     found = [*_file(candidate), *_system(candidate), *_patch(candidate)]
-    found += [*_function_checks.functions(candidate), *_function_checks.owners(candidate)]
-    found += _symbol_checks.symbols(candidate)
+    found += [*functions.look(candidate), *functions.owners(candidate)]
+    found += symbols.look(candidate)
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
 
@@ -63,7 +63,7 @@ def refuse(candidate: Candidate) -> None:
     """
     found = [*_file(candidate), *_system(candidate), *_patch(candidate)]
     if candidate.stage is Stage.LOAD and not _is_fatal(found):
-        found += _function_checks.owners(candidate)
+        found += functions.owners(candidate)
     for finding in found:
         if finding.severity is Severity.FATAL and finding.stage is Stage.LOAD:
             raise _error(candidate, finding)
@@ -91,7 +91,8 @@ def _error(candidate: Candidate, finding: Finding) -> LivepatchError:
 
 
 def _file(candidate: Candidate) -> Iterator[Finding]:
-    yield from candidate.file.problems(candidate.release, candidate.machine)
+    for code, why, remedy in mismatches(candidate.file, candidate.release, candidate.machine):
+        yield fatal(code, candidate.file.path.name, why, remedy)
     known = {value.partition(":")[0] for key in ("parm", "parmtype") for value in candidate.file.values(key)}
     for name in candidate.params:
         # Parameters of the module loader itself are dyndbg and async_probe.

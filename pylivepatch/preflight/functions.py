@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pylivepatch._candidate import ROOT, Candidate, fatal, info, unchecked, warning
 from pylivepatch.kernel import probes
 from pylivepatch.module.declared import Declared
+from pylivepatch.preflight.candidate import ROOT, Candidate, fatal, info, unchecked, warning
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _LIVEPATCH = "klp_ftrace_handler"
 _ENTRY = 4
 
 
-def functions(candidate: Candidate) -> Iterator[Finding]:
+def look(candidate: Candidate) -> Iterator[Finding]:
     """Look at objects, and at the patches that the kernel has already."""
     if not isinstance(candidate.declared, Declared):
         yield unchecked("functions", f"they cannot be read from the file: {candidate.declared}")

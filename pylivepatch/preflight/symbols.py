@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pylivepatch._candidate import ROOT, Candidate, fatal, unchecked, warning
 from pylivepatch.elf.file import damage
 from pylivepatch.kernel.symbols import LAYOUT, Kallsyms, Memory, wanted
 from pylivepatch.module.versions import sibling, symvers
+from pylivepatch.preflight.candidate import ROOT, Candidate, fatal, unchecked, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _BUILD = "build the patch for this kernel"
 _CLEARS = "clear_relocate_add"
 
 
-def symbols(candidate: Candidate) -> Iterator[Finding]:
+def look(candidate: Candidate) -> Iterator[Finding]:
     """Compare what the module names with what the kernel has."""
     with damage(candidate.image.path):
         versions = candidate.image.versions
