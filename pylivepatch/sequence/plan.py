@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 from pylivepatch.errors import LivepatchError, PatchNotFoundError, PatchStateError, UnsupportedError
 from pylivepatch.kernel.names import patch_name
 from pylivepatch.module import ModuleFile
+from pylivepatch.sequence.step import NOTHING, PlannedStep
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pylivepatch._step import Step
     from pylivepatch.core import Core
     from pylivepatch.preflight import Finding
-
-_NOTHING = "nothing has changed"
-
-Planned = tuple[int, "Step", str, tuple[str, ...], LivepatchError | None, tuple["Finding", ...]]
+    from pylivepatch.sequence.step import Step
 
 
-class _Imagined:
+
+class _Simulated:
     """The patches as they would be after the steps so far."""
 
     def __init__(self, core: Core) -> None:
@@ -33,7 +31,7 @@ class _Imagined:
         self.registered = {each.name: each.registered for each in status}
 
 
-def rehearse(core: Core, steps: Iterable[tuple[int, Step]], preflight: bool) -> Iterator[Planned]:
+def rehearse(core: Core, steps: Iterable[tuple[int, Step]], preflight: bool) -> Iterator[PlannedStep]:
     """Go through the steps without doing them.
 
     Args:
@@ -42,10 +40,9 @@ def rehearse(core: Core, steps: Iterable[tuple[int, Step]], preflight: bool) -> 
         preflight: Whether to have the preflight look at files that would be loaded.
 
     Yields:
-        The number, the step, the patch's name, what would be done, what would stop
-        it, and what the preflight found.
+        What each step would do, and what would stop it.
     """
-    imagined = _Imagined(core)
+    simulated = _Simulated(core)
     for number, step in steps:
         name = "" if step.name is None else patch_name(step.name)
         actions: tuple[str, ...] = ()
@@ -54,17 +51,17 @@ def rehearse(core: Core, steps: Iterable[tuple[int, Step]], preflight: bool) -> 
         try:
             file = None if step.file is None else ModuleFile.open(step.file)
             name = name if file is None else patch_name(file.name)
-            actions = _actions(core, step, name, file, imagined)
+            actions = _actions(core, step, name, file, simulated)
             if preflight and file is not None and "load" in actions:
                 findings = tuple(core.preflight(file.path, **step.params))
         except LivepatchError as found:
             error = found
-        yield number, step, name, actions, error, findings
+        yield PlannedStep(number, step, name, actions, error, findings)
 
 
-def _actions(core: Core, step: Step, name: str, file: ModuleFile | None, now: _Imagined) -> tuple[str, ...]:
+def _actions(core: Core, step: Step, name: str, file: ModuleFile | None, now: _Simulated) -> tuple[str, ...]:
     if name not in now.registered and file is None:
-        raise PatchNotFoundError(f"there is no patch {name}", after=_NOTHING, remedy="load it first, or name its file")
+        raise PatchNotFoundError(f"there is no patch {name}", after=NOTHING, remedy="load it first, or name its file")
     check = ("check",) if step.check is not None else ()
     if step.action == "revert":
         return (*_revert(name, file, now), *check)
@@ -77,7 +74,7 @@ def _actions(core: Core, step: Step, name: str, file: ModuleFile | None, now: _I
             raise PatchStateError(
                 f"{name} is loaded already, and cannot be given parameters any more",
                 errno=errno.EEXIST,
-                after=_NOTHING,
+                after=NOTHING,
                 remedy="unload it first, or leave the parameters out",
             )
         return ("enable", *check)
@@ -99,7 +96,7 @@ def _confirmable(core: Core, step: Step, name: str, registered: bool) -> None:
         )
 
 
-def _revert(name: str, file: ModuleFile | None, now: _Imagined) -> tuple[str, ...]:
+def _revert(name: str, file: ModuleFile | None, now: _Simulated) -> tuple[str, ...]:
     if name not in now.enabled:
         return ()
     if file is None and not now.registered[name]:

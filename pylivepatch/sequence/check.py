@@ -15,7 +15,7 @@ from pylivepatch.errors import CheckError
 _SHOWN = 400
 
 
-def check(command: str | tuple[str, ...], timeout: float | None, patch: str) -> None:
+def run_check(command: str | tuple[str, ...], timeout: float | None, patch: str) -> None:
     """Run a health check, with the patch's name in ``PYLIVEPATCH_PATCH``.
 
     Args:

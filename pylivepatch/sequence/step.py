@@ -8,15 +8,20 @@ import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pylivepatch import _sequence_file
+from pylivepatch.errors import BadDataError
+from pylivepatch.kernel.names import confirm_seconds, module_options, patch_name, timeout_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pylivepatch.errors import LivepatchError, TransitionTimeoutError
     from pylivepatch.preflight import Finding
     from pylivepatch.state import PatchState
     from pylivepatch.transition import OnTimeout
+
+NOTHING = "nothing has changed"
+_ACTIONS = ("enable", "revert")
+_POLICIES = ("reverse", "report")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Step:
     confirm_within: float | None = None
 
     def __post_init__(self) -> None:
-        _sequence_file.check(self)
+        _check(self)
 
 
 class Outcome(enum.StrEnum):
@@ -118,3 +123,44 @@ class PlannedStep:
     actions: tuple[str, ...]
     error: LivepatchError | None = None
     findings: tuple[Finding, ...] = ()
+
+
+def _check(step: Step) -> None:
+    """Insist on a step that makes sense.
+
+    Raises:
+        BadDataError: It does not; the key is named.
+    """
+    if (step.file is None) == (step.name is None):
+        raise bad("file, name", "exactly one of them is needed")
+    if step.name is not None:
+        _checked("name", lambda: patch_name(step.name or ""))
+        if step.params:
+            raise bad("params", "they are for a file that is loaded")
+    if step.action not in _ACTIONS:
+        raise bad("action", f"{step.action!r} is not {' or '.join(_ACTIONS)}")
+    if step.on_timeout not in _POLICIES:
+        raise bad("on_timeout", f"{step.on_timeout!r} is not {' or '.join(_POLICIES)}")
+    _checked("params", lambda: module_options(step.params))
+    _checked("timeout", lambda: timeout_seconds(step.timeout))
+    _checked("check_timeout", lambda: timeout_seconds(step.check_timeout))
+    if step.confirm_within is not None:
+        if step.action != "enable":
+            raise bad("confirm_within", "only what is enabled can be confirmed")
+        _checked("confirm_within", lambda: confirm_seconds(step.confirm_within, owned=True))
+    if step.check is not None and not step.check:
+        raise bad("check", "it is empty")
+    if any("\0" in word for word in step.check or ()):
+        raise bad("check", "a NUL cannot be passed")
+
+
+def bad(key: str, reason: str) -> BadDataError:
+    """Make the exception for a key of a step."""
+    return BadDataError(f"{key}: {reason}", after=NOTHING, remedy="correct it")
+
+
+def _checked(key: str, look: Callable[[], object]) -> None:
+    try:
+        look()
+    except BadDataError as error:
+        raise bad(key, error.message) from None

@@ -12,7 +12,6 @@ import pytest
 
 from pylivepatch import (
     BadDataError,
-    CheckError,
     Core,
     Outcome,
     PatchNotFoundError,
@@ -21,7 +20,6 @@ from pylivepatch import (
     Step,
     TransitionBusyError,
     UnsupportedError,
-    _health,
 )
 
 if TYPE_CHECKING:
@@ -206,22 +204,3 @@ def test_the_transition_of_somebody_else(enabling: Path) -> None:
         with pytest.raises(TransitionBusyError, match="plp_hold is in transition"):
             sequence.run()
     assert (enabling / HOLD / "enabled").read_text().startswith("1")
-
-
-def test_checks() -> None:
-    """A check that succeeds says nothing; one that fails says why, and what it said."""
-    _health.check('test "$PYLIVEPATCH_PATCH" = fix', None, "fix")
-    _health.check(("true",), 30.0, "fix")
-    for command, words in (
-        ("echo broken >&2; exit 7", "exit status 7: .*it said: broken"),
-        ("kill -9 $$", "killed by signal 9"),
-        (("/nonexistent", "x"), "could not be started: No such file"),
-    ):
-        with pytest.raises(CheckError, match=words):
-            _health.check(command, 30.0, "fix")
-
-
-def test_a_check_that_takes_too_long() -> None:
-    """It is killed with its children, and nothing waits for them."""
-    with pytest.raises(CheckError, match=r"longer than 0\.01 s"):
-        _health.check("sleep 1000 & sleep 1000", 0.01, "fix")

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Several patches in order, all or nothing."""
+"""Several patches in order, all or nothing. Here: doing and undoing the steps.
+
+* `step`: a step, and what becomes of it. `toml`: sequence files. `plan`: what a sequence would do.
+* `check`: health checks.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pylivepatch import _rehearsal, _sequence_file
-from pylivepatch._step import Outcome, PlannedStep, Step, StepReport
 from pylivepatch.errors import (
     LivepatchError,
     PatchNotFoundError,
@@ -20,6 +22,9 @@ from pylivepatch.errors import (
 )
 from pylivepatch.kernel.names import patch_name
 from pylivepatch.kernel.refusal import refusal
+from pylivepatch.sequence.plan import rehearse
+from pylivepatch.sequence.step import Outcome, PlannedStep, Step, StepReport
+from pylivepatch.sequence.toml import read
 from pylivepatch.state import PatchState
 from pylivepatch.transition import Transition
 
@@ -90,7 +95,7 @@ class Sequence:
             PatchNotFoundError: There is no such file.
             BadDataError: It is not TOML, or a key or value is wrong: which is said.
         """
-        return _sequence_file.read(Path(path), Step)
+        return read(Path(path))
 
     def plan(self, *, preflight: bool = True) -> list[PlannedStep]:
         """Say what the pending steps would do, and what would stop them. Changes nothing.
@@ -99,7 +104,7 @@ class Sequence:
             preflight: Whether to have `Core.preflight` look at each file.
         """
         pending = [(each.number, each.step) for each in self.reports if each.outcome is Outcome.PENDING]
-        return [PlannedStep(*planned) for planned in _rehearsal.rehearse(self._core, pending, preflight)]
+        return list(rehearse(self._core, pending, preflight))
 
     def run(self, *steps: Step) -> Self:
         """Do the steps that are pending, and these after them.
@@ -211,9 +216,9 @@ class Sequence:
                 self._unsettled.pop(report.name, None)
                 self._finish(report, patch.revert(step.timeout, on_timeout=step.on_timeout, wait=False))
         if step.check is not None:
-            from pylivepatch import _health
+            from pylivepatch.sequence.check import run_check
 
-            _health.check(step.check, step.check_timeout, report.name)
+            run_check(step.check, step.check_timeout, report.name)
         report.outcome = Outcome.UNCHANGED if there else Outcome.DONE
         report.duration = time.monotonic() - started
         self._look(report)
