@@ -5,6 +5,7 @@ Start with `Core`.
 """
 
 from pylivepatch.boot import Boot, BootOutcome, BootStep
+from pylivepatch.boot.store import Installed, Store
 from pylivepatch.core import Core
 from pylivepatch.errors import (
     AccessError,
@@ -34,7 +35,6 @@ from pylivepatch.patch import Patch
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
 from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
-from pylivepatch.store import Installed, Store
 from pylivepatch.transition import Transition
 
 __all__ = [

@@ -15,9 +15,9 @@ from typing import Literal, NoReturn, cast
 import click
 
 from pylivepatch.boot import Boot, BootOutcome, BootStep
+from pylivepatch.boot.store import Store
 from pylivepatch.cli._session import Session, json_option, report
 from pylivepatch.cli.install import CRASHED
-from pylivepatch.store import Store
 
 _SETTLE = 60.0
 _REFUSED = 8

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
+from pylivepatch.boot.store import Store
 from pylivepatch.core import Core
 from pylivepatch.errors import LivepatchError
-from pylivepatch.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from pylivepatch import _system
+from pylivepatch.boot import system as units
+from pylivepatch.boot.store import Installed, Store
 from pylivepatch.cli._session import Session, json_option
 from pylivepatch.cli.completion import installed_names
 from pylivepatch.cli.load import parameters
 from pylivepatch.module import ModuleFile
-from pylivepatch.store import Installed, Store
 
 CRASHED = "the machine crashed within a minute of applying it; install it again to have it applied again"
 
@@ -57,9 +57,9 @@ def install(
     if show:
         _list(session, store, release)
     elif system:
-        files = [str(path) for path in _system.install(Path(session.root))]
-        lines = [*(f"wrote {path}" for path in files), "now run:", *(f"  {line}" for line in _system.RELOAD)]
-        session.result({"files": files, "run": _system.RELOAD}, "\n".join(lines))
+        files = [str(path) for path in units.install(Path(session.root))]
+        lines = [*(f"wrote {path}" for path in files), "now run:", *(f"  {line}" for line in units.RELOAD)]
+        session.result({"files": files, "run": units.RELOAD}, "\n".join(lines))
     elif file is not None:
         patch = store.install(file, release=release, params=params)
         session.result(installed_data(patch), f"{patch.name}: installed for kernel {patch.release}")
@@ -79,7 +79,7 @@ def uninstall(session: Session, name: str | None, release: str | None, system: b
     if (name is None) is not system:
         raise click.UsageError("give a NAME or a FILE, or --system")
     if name is None:
-        files = [str(path) for path in _system.uninstall(Path(session.root))]
+        files = [str(path) for path in units.uninstall(Path(session.root))]
         session.result({"files": files}, "\n".join(f"removed {path}" for path in files))
         return
     if "/" in name or ".ko" in name:

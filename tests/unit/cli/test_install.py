@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from pylivepatch import Store
-from pylivepatch._system import RELOAD, with_command
+from pylivepatch.boot.store import crash_marker
+from pylivepatch.boot.system import RELOAD, with_command
 from pylivepatch.cli._main import group
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def test_uninstall_by_file(root: Path, patch: Path, build_module: Callable[..., 
 def test_crashed(root: Path, patch: Path) -> None:
     """What the machine crashed after is marked, in both outputs."""
     run(root, "install", patch)
-    Store(root=root)._trial().begin("plp_foreign")
+    crash_marker(Store(root=root)).begin("plp_foreign")
     (root / "proc/sys/kernel/random/boot_id").write_text("boot 2\n")
     assert "not applied: the machine crashed within a minute of applying it" in run(root, "install", "--list").stdout
     (listed,) = json.loads(run(root, "install", "--list", "--json").stdout)["installed"]
@@ -115,7 +116,7 @@ def test_the_kill_switch(root: Path, patch: Path) -> None:
 def test_sigterm_ends_the_minute(root: Path, patch: Path) -> None:
     """The service tells systemd how it stands, waits while a crash counts, and ends in good order when told to."""
     run(root, "install", patch)
-    Store(root=root)._trial().begin("plp_foreign")
+    crash_marker(Store(root=root)).begin("plp_foreign")
     (marker,) = root.rglob("trying.json")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(root / "notify"))

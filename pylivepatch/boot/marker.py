@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from pylivepatch import _durable
+from pylivepatch.boot import files
 from pylivepatch.errors import BadDataError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Marker(NamedTuple):
     names: tuple[str, ...]
 
 
-def marker(folder: Path) -> Marker | None:
+def read(folder: Path) -> Marker | None:
     """Read the marker of a kernel release.
 
     Args:
@@ -52,7 +52,7 @@ def marker(folder: Path) -> Marker | None:
         ) from None
 
 
-class Trial:
+class CrashMarker:
     """The marker of this boot, as it is kept.
 
     Args:
@@ -63,7 +63,7 @@ class Trial:
     def __init__(self, folder: Path, boot: str) -> None:
         self._folder = folder
         self._boot = boot
-        left = marker(folder)
+        left = read(folder)
         self.names: tuple[str, ...] = left.names if left is not None and left.boot == boot else ()
 
     def begin(self, name: str) -> None:
@@ -84,10 +84,10 @@ class Trial:
 
     def _keep(self, names: tuple[str, ...]) -> None:
         path = self._folder / MARKER
-        with _durable.changing("the crash memory", path):
+        with files.translate_errors("the crash memory", path):
             if names:
                 data = {"boot": self._boot, "names": names}
-                _durable.write(path, json.dumps(data).encode() + b"\n")
+                files.write(path, json.dumps(data).encode() + b"\n")
             else:
-                _durable.remove(path)
+                files.remove(path)
         self.names = names

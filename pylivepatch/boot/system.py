@@ -9,14 +9,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from pylivepatch import _durable
+from pylivepatch.boot import files
 
 UNIT = Path("etc/systemd/system/pylivepatch.service")
 HOOKS = Path("etc/pylivepatch/hooks.d")
 RELOAD = ("systemctl daemon-reload", "udevadm control --reload", "systemctl enable pylivepatch.service")
 """What makes systemd and udevd use the files."""
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 _FILES = (
     (_HERE / "_systemd/pylivepatch.service", UNIT, 0o644),
     (_HERE / "_udev/90-pylivepatch.rules", Path("etc/udev/rules.d/90-pylivepatch.rules"), 0o644),
@@ -40,16 +40,16 @@ def install(root: Path = Path("/")) -> list[Path]:
         AccessError: The caller is not root. Some may have been written.
         KernelError: The file system refused it. Some may have been written.
     """
-    with _durable.changing("the system's files", root):
+    with files.translate_errors("the system's files", root):
         for source, target, mode in _FILES:
             path = root / target
             text = source.read_text()
             if target == UNIT:
                 text = with_command(text)
-            _durable.make_directory(path.parent)
-            _durable.write(path, text.encode())
+            files.make_directory(path.parent)
+            files.write(path, text.encode())
             path.chmod(mode)
-        _durable.make_directory(root / HOOKS)
+        files.make_directory(root / HOOKS)
     return [root / target for _, target, _ in _FILES]
 
 
@@ -60,9 +60,9 @@ def uninstall(root: Path = Path("/")) -> list[Path]:
         AccessError: The caller is not root. Some may have been removed.
     """
     gone = [root / target for _, target, _ in _FILES if (root / target).is_file()]
-    with _durable.changing("the system's files", root):
+    with files.translate_errors("the system's files", root):
         for path in gone:
-            _durable.remove(path)
+            files.remove(path)
         hooks = root / HOOKS
         if hooks.is_dir() and not any(hooks.iterdir()):
             hooks.rmdir()

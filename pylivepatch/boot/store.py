@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylivepatch import _durable, _trial
+from pylivepatch.boot import files, marker
 from pylivepatch.errors import BadDataError, PatchNotFoundError
 from pylivepatch.kernel.names import module_options, patch_name
 from pylivepatch.module import ModuleFile
@@ -155,12 +155,12 @@ class Store:
         module_options(given)
         suffix = next((suffix for suffix in _SUFFIXES if file.path.suffix == suffix), "")
         fresh = Installed(name, release, folder / f"{name}.ko{suffix}", given)
-        with _durable.changing(f"the installed patches of kernel {release}", self._top), self._changing(folder):
+        with self._changing(folder):
             patches = self._read(folder)
             names = [each.name for each in patches]
             data = file.path.read_bytes()
             if not fresh.path.is_file() or fresh.path.read_bytes() != data:
-                _durable.write(fresh.path, data)
+                files.write(fresh.path, data)
             if name in names:
                 patches[names.index(name)] = fresh
             else:
@@ -186,7 +186,7 @@ class Store:
         """
         gone = self.patch(name, release)
         folder = self._folder(gone.release)
-        with _durable.changing(f"the installed patches of kernel {gone.release}", self._top), self._changing(folder):
+        with self._changing(folder):
             self._write(folder, [each for each in self._read(folder) if each.name != gone.name])
         return gone
 
@@ -203,16 +203,13 @@ class Store:
             KernelError: The file system refused it.
         """
         folder = self._folder(self.release)
-        left = _trial.marker(folder)
+        left = marker.read(folder)
         if left is None or left.boot == self._boot:
             return self.patches()
-        with _durable.changing("the crash memory", self._top), self._changing(folder):
+        with self._changing(folder):
             patches = self._read(folder)
             self._write(folder, patches)
         return patches
-
-    def _trial(self) -> _trial.Trial:
-        return _trial.Trial(self._folder(self.release), self._boot)
 
     @property
     def _boot(self) -> str:
@@ -229,14 +226,15 @@ class Store:
 
     @contextlib.contextmanager
     def _changing(self, folder: Path) -> Iterator[None]:
-        _durable.make_directory(self._top)
-        with _durable.locked(self._top):
-            _durable.make_directory(folder)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):  # unless it is empty now
-                    folder.rmdir()
+        with files.translate_errors(f"the installed patches of kernel {folder.name}", self._top):
+            files.make_directory(self._top)
+            with files.exclusive_lock(self._top):
+                files.make_directory(folder)
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # unless it is empty now
+                        folder.rmdir()
 
     def _read(self, folder: Path) -> list[Installed]:
         """Read the index, with what a marker of another boot adds to it."""
@@ -256,7 +254,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except PermissionError:
-            with _durable.changing(f"the installed patches of kernel {folder.name}", path):
+            with files.translate_errors(f"the installed patches of kernel {folder.name}", path):
                 raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadDataError(
@@ -264,7 +262,7 @@ class Store:
                 after="nothing has changed",
                 remedy=f"remove {folder} and install the patches anew",
             ) from None
-        left = _trial.marker(folder)
+        left = marker.read(folder)
         if left is None or left.boot == self._boot:
             return patches
         return [dataclasses.replace(each, crashed=each.crashed or each.name in left.names) for each in patches]
@@ -272,22 +270,27 @@ class Store:
     def _write(self, folder: Path, patches: list[Installed]) -> None:
         """Write the index; then remove what it has taken over, and what it no longer names."""
         index = folder / _INDEX
-        left = _trial.marker(folder)
+        left = marker.read(folder)
         if patches:
             entries = [
                 {"name": each.name, "file": each.path.name, "params": dict(each.params), "crashed": each.crashed}
                 for each in patches
             ]
-            _durable.write(index, json.dumps({"patches": entries}, indent=1).encode() + b"\n")
+            files.write(index, json.dumps({"patches": entries}, indent=1).encode() + b"\n")
         else:
-            _durable.remove(index)
+            files.remove(index)
         if left is not None and left.boot != self._boot:
-            _durable.remove(folder / _trial.MARKER)
-        kept = {each.path.name for each in patches} | {_INDEX, *_trial.FILES}
+            files.remove(folder / marker.MARKER)
+        kept = {each.path.name for each in patches} | {_INDEX, *marker.FILES}
         for path in folder.iterdir():
             if path.name not in kept:
-                _durable.remove(path)
+                files.remove(path)
 
 
 def _spelled(value: str | int | bool) -> str:
     return ("Y" if value else "N") if isinstance(value, bool) else str(value)
+
+
+def crash_marker(store: Store) -> marker.CrashMarker:
+    """The crash marker of the running kernel, in this boot."""
+    return marker.CrashMarker(store._folder(store.release), store._boot)

@@ -32,14 +32,14 @@ def write(path: Path, data: bytes) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    fsync_directory(path.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-        sync(path.parent)
+        fsync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -47,11 +47,11 @@ def make_directory(path: Path) -> None:
     missing = [each for each in (path, *path.parents) if not each.is_dir()]
     for each in reversed(missing):
         each.mkdir(mode=0o755, exist_ok=True)
-        sync(each.parent)
+        fsync_directory(each.parent)
 
 
-def sync(directory: Path) -> None:
-    """Have the names in a directory on the disk."""
+def fsync_directory(directory: Path) -> None:
+    """Write the names in a directory to the disk."""
     number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(number)
@@ -60,8 +60,8 @@ def sync(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Be the only one who changes a directory."""
+def exclusive_lock(directory: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a directory."""
     number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(number, fcntl.LOCK_EX)
@@ -71,8 +71,8 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def changing(what: str, where: Path) -> Iterator[None]:
-    """Say of what the system refuses in the body what it means.
+def translate_errors(what: str, where: Path) -> Iterator[None]:
+    """Translate an OSError of the body into a KernelError or an AccessError.
 
     Raises:
         AccessError: The caller may not change it. It is as it was before.

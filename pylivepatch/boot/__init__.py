@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Applying the installed patches at boot, with a kill switch and a memory of crashes."""
+"""Applying the installed patches at boot, with a kill switch and a memory of crashes.
+
+* `store`: what is installed. `marker`: which patches are on trial, so that a crash is remembered.
+* `system`: the systemd unit, the udev rule and the hooks. `files`: files that survive a crash.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,16 @@ import enum
 import platform
 from typing import TYPE_CHECKING, Literal, Self
 
+from pylivepatch.boot.store import Installed, Store, crash_marker
 from pylivepatch.core import Core
 from pylivepatch.errors import LivepatchError, TransitionReversedError, TransitionTimeoutError
 from pylivepatch.module import ModuleFile
 from pylivepatch.state import PatchState, Target
-from pylivepatch.store import Installed, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pylivepatch._trial import Trial
+    from pylivepatch.boot.marker import CrashMarker
     from pylivepatch.patch import Patch
 
 __all__ = ["Boot", "BootOutcome", "BootStep"]
@@ -81,7 +85,7 @@ class Boot:
         self.store = store or Store()
         self._backend: Literal["auto", "klpctl", "sysfs"] = backend
         self._core: Core | None = None
-        self._trial: Trial | None = None
+        self._marker: CrashMarker | None = None
 
     def __repr__(self) -> str:
         return f"<Boot of kernel {self.store.release}>"
@@ -93,8 +97,8 @@ class Boot:
         core, self._core = self._core, None
         if core is not None:
             core.close()
-        if self._trial is not None:
-            self._trial.end()
+        if self._marker is not None:
+            self._marker.end()
 
     @property
     def killed(self) -> bool:
@@ -107,7 +111,7 @@ class Boot:
     @property
     def on_trial(self) -> tuple[str, ...]:
         """Names of the patches that a crash would now be remembered of."""
-        return self._trial.names if self._trial is not None else ()
+        return self._marker.names if self._marker is not None else ()
 
     def apply(self) -> Iterator[BootStep]:
         """Apply the patches one by one, each with a deadline of 30 s and a reversal at its end.
@@ -132,10 +136,10 @@ class Boot:
             if installed.crashed:
                 yield BootStep(installed, BootOutcome.CRASHED)
                 continue
-            if self._trial is None:
-                self._trial = self.store._trial()
-            known = installed.name in self._trial.names
-            self._trial.begin(installed.name)
+            if self._marker is None:
+                self._marker = crash_marker(self.store)
+            known = installed.name in self._marker.names
+            self._marker.begin(installed.name)
             if self._core is None:
                 # Not before the marker is there: klpctl is loaded by that, and may crash as well.
                 self._core = Core(self._backend, root=self.store.root)
@@ -144,11 +148,11 @@ class Boot:
             except (TransitionTimeoutError, TransitionReversedError) as error:
                 yield BootStep(installed, BootOutcome.FAILED, error)
             except LivepatchError as error:
-                self._trial.drop(installed.name)
+                self._marker.drop(installed.name)
                 yield BootStep(installed, BootOutcome.FAILED, error)
             else:
                 if outcome is BootOutcome.ALREADY and not known:
-                    self._trial.drop(installed.name)
+                    self._marker.drop(installed.name)
                 yield BootStep(installed, outcome)
 
 

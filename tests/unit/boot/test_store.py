@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pylivepatch import BadDataError, KernelError, ModuleFileError, PatchNotFoundError, Store
-from pylivepatch._trial import Trial
+from pylivepatch.boot.marker import CrashMarker
+from pylivepatch.boot.store import crash_marker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,7 +211,7 @@ def test_crashes(root: Path, build_module: Build) -> None:
     store = Store(root=root)
     for name in ("plp_one", "plp_two"):
         store.install(build_module(name))
-    store._trial().begin("plp_two")
+    crash_marker(store).begin("plp_two")
     assert [patch.crashed for patch in store.patches()] == [False, False]
     store = Store(root=boot(root, number=2))
     assert [patch.crashed for patch in store.patches()] == [False, True]
@@ -226,7 +227,7 @@ def test_install_forgets_a_crash_that_nobody_wrote_down(root: Path, build_module
     store = Store(root=root)
     for name in ("plp_one", "plp_two"):
         store.install(build_module(name))
-        store._trial().begin(name)
+        crash_marker(store).begin(name)
     boot(root, number=2)
     store.install(build_module("plp_one"))
     boot(root, number=3)
@@ -237,7 +238,7 @@ def test_a_trial_is_of_one_kernel(root: Path, build_module: Build) -> None:
     """A crash of one kernel is remembered while another one runs."""
     store = Store(root=root)
     store.install(build_module("plp_one"))
-    store._trial().begin("plp_one")
+    crash_marker(store).begin("plp_one")
     boot(root, OTHER, 2)
     assert store.remember_crashes() == []
     boot(root, RELEASE, 3)
@@ -247,12 +248,12 @@ def test_a_trial_is_of_one_kernel(root: Path, build_module: Build) -> None:
 def test_the_marker(root: Path, build_module: Build) -> None:
     """It holds the names in the order of their trials, each once, and goes with the last."""
     path = Store(root=root).install(build_module("plp_one")).path.with_name("trying.json")
-    trial = Trial(path.parent, "this")
+    trial = CrashMarker(path.parent, "this")
     for name in ("plp_one", "plp_two", "plp_one"):
         trial.begin(name)
     assert json.loads(path.read_text()) == {"boot": "this", "names": ["plp_two", "plp_one"]}
-    assert Trial(path.parent, "this").names == ("plp_two", "plp_one")
-    assert Trial(path.parent, "that").names == ()
+    assert CrashMarker(path.parent, "this").names == ("plp_two", "plp_one")
+    assert CrashMarker(path.parent, "that").names == ()
     trial.drop("plp_one")
     assert json.loads(path.read_text())["names"] == ["plp_two"]
     trial.end()

@@ -17,6 +17,7 @@ from pylivepatch import (
     Store,
     UnsupportedError,
 )
+from pylivepatch.boot.store import crash_marker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,7 @@ def test_a_failure_stops_no_other(store: Store, root: Path, install: Callable[[s
 def test_crashed(store: Store, root: Path, install: Callable[[str], Path]) -> None:
     """What crashed is not applied, again and again, until it is installed again."""
     install("plp_foreign")
-    store._trial().begin("plp_foreign")
+    crash_marker(store).begin("plp_foreign")
     for number in (2, 3):
         reboot(root, number)
         assert steps(store) == [("plp_foreign", BootOutcome.CRASHED, None)]
@@ -118,7 +119,7 @@ def test_crashed(store: Store, root: Path, install: Callable[[str], Path]) -> No
 def test_an_exception_ends_the_trial(store: Store, root: Path, install: Callable[[str], Path]) -> None:
     """Leaving the block in any way is an orderly end, and no crash."""
     install("plp_foreign")
-    store._trial().begin("plp_foreign")
+    crash_marker(store).begin("plp_foreign")
 
     def interrupted() -> None:
         with Boot(store) as boot:
