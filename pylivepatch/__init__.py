@@ -26,7 +26,6 @@ from pylivepatch.errors import (
     UnsupportedError,
 )
 from pylivepatch.event import Action, Event
-from pylivepatch.features import Features, Missing
 from pylivepatch.metrics import Metrics
 from pylivepatch.module import ModuleFile
 from pylivepatch.module.info import Parameter, PatchInfo, Stacked
@@ -34,7 +33,19 @@ from pylivepatch.monitor import Monitor
 from pylivepatch.patch import Patch
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
-from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
+from pylivepatch.state import (
+    Blocker,
+    Features,
+    Func,
+    Missing,
+    Object,
+    PatchState,
+    PatchStatus,
+    Progress,
+    Reason,
+    Target,
+    Task,
+)
 from pylivepatch.transition import Transition
 
 __all__ = [

@@ -53,11 +53,10 @@ if TYPE_CHECKING:
     from pylivepatch import patch as _patch
     from pylivepatch import transition as _transition
     from pylivepatch.event import EventSource
-    from pylivepatch.features import Features
     from pylivepatch.kernel import BackendName
     from pylivepatch.module.info import PatchInfo
     from pylivepatch.preflight import Finding
-    from pylivepatch.state import Blocker, Object, PatchStatus
+    from pylivepatch.state import Blocker, Features, Object, PatchStatus
     from pylivepatch.transition import OnTimeout
 
 __all__ = ["Core", "Monitor", "Patch", "Transition"]

@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pylivepatch.event import EventSource
-    from pylivepatch.features import Features
     from pylivepatch.kernel import Backend, BackendName
     from pylivepatch.preflight import Finding
     from pylivepatch.preflight.candidate import Candidate
-    from pylivepatch.state import Blocker, PatchStatus
+    from pylivepatch.state import Blocker, Features, PatchStatus
 
 __all__ = ["Core"]
 

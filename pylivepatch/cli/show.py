@@ -15,8 +15,7 @@ from pylivepatch.cli.fixes import fixes
 
 if TYPE_CHECKING:
     from pylivepatch.core import Core
-    from pylivepatch.features import Missing
-    from pylivepatch.state import PatchStatus
+    from pylivepatch.state import Missing, PatchStatus
 
 _LONGEST_LINE = 4096
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pylivepatch.features import Features
-    from pylivepatch.state import Blocker, PatchStatus, Task
+    from pylivepatch.state import Blocker, Features, PatchStatus, Task
 
 __all__ = ["Backend", "BackendName", "PollingWatch", "Watch", "wait_by"]
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Self
 
 from pylivepatch._shim import ffi, lib
 from pylivepatch.errors import LivepatchError, PatchNotFoundError, UnsupportedError
-from pylivepatch.features import Features, Missing
 from pylivepatch.kernel import BackendName, PollingWatch, Watch, wait_by, wire
 from pylivepatch.kernel.netlink import Netlink, RefusedError
 from pylivepatch.kernel.refusal import refusal
-from pylivepatch.state import Blocker, PatchState, PatchStatus, Task
+from pylivepatch.state import Blocker, Features, Missing, PatchState, PatchStatus, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

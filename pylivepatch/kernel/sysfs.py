@@ -15,10 +15,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pylivepatch.errors import PatchNotFoundError, UnsupportedError
-from pylivepatch.features import Features, Missing, names
 from pylivepatch.kernel import BackendName, PollingWatch, Watch, wait_by
 from pylivepatch.kernel.refusal import refusal
-from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
+from pylivepatch.state import (
+    Blocker,
+    Features,
+    Func,
+    Missing,
+    Object,
+    PatchState,
+    PatchStatus,
+    Progress,
+    Reason,
+    Target,
+    Task,
+    feature_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +69,7 @@ class SysfsBackend:
     def features(self) -> Features:
         """Say what is there: little, without klpctl."""
         progress = os.access(self._proc / "1/task/1/patch_state", os.R_OK)
-        missing = dict.fromkeys(names(), _NO_KLPCTL)
+        missing = dict.fromkeys(feature_names(), _NO_KLPCTL)
         replace = any((path / "replace").exists() for path in self._directories())
         del missing["progress"], missing["replace"]
         if not progress:

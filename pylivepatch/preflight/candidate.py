@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pylivepatch.elf.file import Image
-    from pylivepatch.features import Features
     from pylivepatch.kernel import BackendName
-    from pylivepatch.state import PatchStatus
+    from pylivepatch.state import Features, PatchStatus
 
 ROOT = "run it as root"
 

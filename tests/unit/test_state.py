@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from pylivepatch import BadDataError, Features, Missing, UnsupportedError
-from pylivepatch.features import names
+from pylivepatch.state import feature_names
 
 
 def test_require() -> None:
@@ -30,4 +30,4 @@ def test_unknown_feature() -> None:
 def test_names_are_the_attributes() -> None:
     """Each feature is a bool attribute."""
     fields = {field.name for field in dataclasses.fields(Features)}
-    assert set(names()) == fields - {"kicks", "reversals", "missing"}
+    assert set(feature_names()) == fields - {"kicks", "reversals", "missing"}
