@@ -27,6 +27,7 @@ from pylivepatch.build.target import Target
 from pylivepatch.build.tree import Tree, prepare
 from pylivepatch.build.units import Unit, Units, units
 from pylivepatch.errors import BuildError, MismatchError
+from pylivepatch.lab.sandbox import LimitError
 
 _OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
 """What a build fails with when the prepared source is not what it was."""
@@ -38,7 +39,7 @@ MOST_UNITS = 40
 def build(
     diffs: Sequence[Path], *, target: Target, output: Path | None = None, name: str = "", replace: bool = False,
     foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
-    explain: bool = False, say: Callable[[str], None] = lambda _: None,
+    explain: bool = False, confined: bool = True, say: Callable[[str], None] = lambda _: None,
 ) -> BuildResult:
     """Build a patch module from diffs of the kernel's source.
 
@@ -56,12 +57,15 @@ def build(
         cves: What it fixes: "CVE-2026-12345".
         dry_run: Do everything but link and write the module.
         explain: Add the first changed instruction of each function to the result.
+        confined: Run the compiler, and all that works on the diff, in a sandbox (`pylivepatch.lab.sandbox.Sandbox`).
+            False gives the author of a diff, or of a source, all files that the caller can read.
         say: Called with a line of text at the beginning of each step.
 
     Raises:
         BuildError: The diff cannot become a patch; nothing was written.
         MismatchError: The code that was compiled is not the code that runs.
         BadDataError: A file is no diff.
+        UnsupportedError: This machine makes no sandbox.
         OSError: A file cannot be read or written.
     """
     if not diffs:
@@ -71,9 +75,11 @@ def build(
         output = Path(f"{module_name(name or Path(diffs[0]).stem)}.ko")
     about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves), replace, foreign,
                   parsed.text)
-    job = _Job(parsed, about, target, say)
+    job = _Job(parsed, about, target, confined, say)
     try:
         return job.run(None if dry_run else output, explain=explain)
+    except LimitError as error:
+        raise BuildError(error.message, kind="limit", remedy="look at what the diff has the compiler do") from error
     except BuildError as error:
         tree = job.tree
         damage = tree.damage() if tree is not None and error.kind in _OF_DAMAGE else []
@@ -81,7 +87,7 @@ def build(
             raise
         say(f"the prepared source was damaged ({damage[0]}): preparing it anew")
         tree.discard()
-        return _Job(parsed, about, target, say).run(None if dry_run else output, explain=explain)
+        return _Job(parsed, about, target, confined, say).run(None if dry_run else output, explain=explain)
 
 
 @dataclass(slots=True)
@@ -94,8 +100,10 @@ class _Compiled:
 
 
 class _Job:
-    def __init__(self, diff: Diff, about: About, target: Target, say: Callable[[str], None]) -> None:
-        self.diff, self.about, self.target, self.say = diff, about, target, say
+    def __init__(
+        self, diff: Diff, about: About, target: Target, confined: bool, say: Callable[[str], None],
+    ) -> None:
+        self.diff, self.about, self.target, self.confined, self.say = diff, about, target, confined, say
         self.tree: Tree | None = None
         self.seconds: dict[str, float] = {}
         self.notes = [f"{path} is not part of this kernel's code, and was left out" for path in diff.ignored]
@@ -109,7 +117,7 @@ class _Job:
 
     def run(self, output: Path | None, *, explain: bool) -> BuildResult:
         with self._step("prepare", f"preparing the source of {self.target.release}"):
-            tree = self.tree = prepare(self.target, say=self.say)
+            tree = self.tree = prepare(self.target, say=self.say, confined=self.confined)
             touched = self._units(tree, units(tree))
             compiler = Compiler(tree)
         symbols = Symbols(exports(self.target.headers / "Module.symvers"), self._image)
@@ -137,7 +145,8 @@ class _Job:
                     (work / "module").mkdir()
                     link(extract, self.about, self.target, work / "module", output, symbols=symbols,
                          objtool=compiler.objtool(compiled[0].unit),
-                         klpctl=None if self.about.foreign else self.target.klpctl())
+                         klpctl=None if self.about.foreign else self.target.klpctl(),
+                         box=tree.sandbox(work / "module"))
             return self._result(compiled, extract, output, explain=explain)
 
     def _units(self, tree: Tree, known: Units) -> list[Unit]:

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from pylivepatch.build.tree import Tree
 from pylivepatch.build.units import Unit
 from pylivepatch.errors import BuildError
+from pylivepatch.lab.sandbox import Done
 
 _SPLIT = "-ffunction-sections -fdata-sections -gbtf"
 
@@ -57,9 +56,10 @@ class Compiler:
         """
         command = re.sub(r"-Wp,-MMD,\S+", "", self._compile_command(unit))
         command = re.sub(r" -o \S+ ", f" -o {out} {self._extra} ", command)
-        done = self._shell(command, root)
-        if done.returncode:
-            said = "\n".join(line for line in done.stderr.splitlines() if ": warning:" not in line)
+        done = self._shell(command, root, out)
+        if done.status:
+            words = done.stderr.decode(errors="replace").splitlines()
+            said = "\n".join(line for line in words if ": warning:" not in line)
             said = "\n".join(said.strip().splitlines()[:20])
             raise BuildError(f"{unit.source} does not compile:\n{said}", kind="compile", file=unit.source)
 
@@ -88,7 +88,6 @@ class Compiler:
     def _compile_command(self, unit: Unit) -> str:
         return self._saved(unit).partition(" ; ")[0]
 
-    def _shell(self, command: str, root: Path) -> subprocess.CompletedProcess[str]:
-        keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
-        return subprocess.run(["bash", "-c", command], cwd=root, env={**keep, "LC_ALL": "C"}, capture_output=True,
-                              text=True, errors="replace", check=False)
+    def _shell(self, command: str, root: Path, out: Path) -> Done:
+        box = self.tree.sandbox(out.parent)
+        return box.run(["bash", "-c", command], cwd=root, what=f"compiling {out.name}")

@@ -18,6 +18,7 @@ from pylivepatch.build.tree import Tree
 from pylivepatch.build.units import Unit
 from pylivepatch.errors import BadDataError, BuildError
 from pylivepatch.lab import module as lab_module
+from pylivepatch.lab.sandbox import Sandbox
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 _FILE = re.compile(r"^--- (\S+)[^\n]*\n\+\+\+ (\S+)[^\n]*\n(?=@@ )", re.MULTILINE)
@@ -131,7 +132,7 @@ class Diff:
         if headers is not None and not (into / "include/klpctl").exists():
             (into / "include").mkdir(exist_ok=True)
             (into / "include/klpctl").symlink_to(headers / "include/klpctl")
-        self._patch(into)
+        self._patch(tree, into)
         for name in names:
             if name.endswith((".c", ".h")) and (tree.path / name).is_file() and (into / name).is_file():
                 _keep_lines(tree.path / name, into / name)
@@ -149,22 +150,21 @@ class Diff:
             for name in names:
                 (into / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree.path / name, into / name)
-            self._patch(into)
+            self._patch(tree, into)
             return {name: ((tree.path / name).read_text(errors="replace"), (into / name).read_text(errors="replace"))
                     for name in names}
 
-    def _patch(self, into: Path) -> None:
+    def _patch(self, tree: Tree, into: Path) -> None:
         for text, name in zip(self.texts, self.names, strict=True):
-            self._patch_one(text, name, into)
+            self._patch_one(text, name, tree.sandbox(into), into)
 
-    def _patch_one(self, text: str, name: str, into: Path) -> None:
+    def _patch_one(self, text: str, name: str, box: Sandbox, into: Path) -> None:
         text = "".join(part for path, part in _split(text) if not paths.ignored(path))
         level = 1 if all(path.startswith(("a/", "b/")) or path == _NULL
                          for pair in _FILE.findall(text) for path in pair) else 0
         argv = ["patch", f"-p{level}", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
-        done = subprocess.run(argv, cwd=into, input=text.encode(errors="surrogateescape"), capture_output=True,
-                              env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, check=False)
-        if done.returncode == 0:
+        done = box.run(argv, cwd=into, data=text.encode(errors="surrogateescape"), what=f"applying {name}")
+        if done.status == 0:
             return
         said = (done.stdout + done.stderr).decode(errors="replace")
         file = re.search(r"^patching file '?([^'\n]+)'?\n(?:(?!patching file)[^\n]*\n)*?"

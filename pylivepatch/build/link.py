@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from pylivepatch.build.symbols import Livepatch, Symbols
 from pylivepatch.build.tables import CALLBACKS
 from pylivepatch.build.target import Target
 from pylivepatch.errors import BuildError
+from pylivepatch.lab.sandbox import Sandbox
 
 _DIFF = ".klpctl.diff"
 _RETURNS = {"pre_patch": "int", "post_patch": "void", "pre_unpatch": "void", "post_unpatch": "void"}
@@ -121,7 +120,7 @@ def _c(text: str) -> str:
 
 def link(
     extract: Extract, about: About, target: Target, work: Path, output: Path, *,
-    objtool: Sequence[str] | None, klpctl: Path | None, symbols: Symbols,
+    objtool: Sequence[str] | None, klpctl: Path | None, symbols: Symbols, box: Sandbox,
 ) -> None:
     """Link the module, turn what only the livepatch core can resolve into livepatch relocations, and write it.
 
@@ -135,6 +134,7 @@ def link(
             or without IBT); None where it shows it the whole module.
         klpctl: Directory of klpctl's sources, built: its header and Module.symvers; not needed for a foreign module.
         symbols: The symbols of the kernel.
+        box: Where programs run; they may write to *work*.
 
     Raises:
         BuildError: The module cannot be linked, or would not be resolved.
@@ -143,7 +143,7 @@ def link(
     _static_call_keys(extract.object, symbols)
     extract.object.write(part)
     if objtool is not None:
-        _run([*objtool, str(part)], work, "objtool")
+        _run(box, [*objtool, str(part)], work, "objtool")
     part.rename(work / "extracted.o_shipped")
     (work / ".extracted.o.cmd").write_text("")  # modpost looks there for sources
     (work / f"{about.name}_patch.c").write_text(glue(extract, about, symbols.image(VMLINUX).version()))
@@ -153,9 +153,10 @@ def link(
     argv = ["make", "-s", "-C", str(target.headers), f"M={work}", "KBUILD_MODPOST_WARN=1",
             "CONFIG_DEBUG_INFO_BTF_MODULES=", f"CC={target.compiler}"]
     if klpctl is not None and not about.foreign:
+        box = box.seeing(klpctl)
         flags.append(f"-I{klpctl / 'include'}")
         argv.append(f"KBUILD_EXTRA_SYMBOLS={klpctl / 'Module.symvers'}")
-    said = _run([*argv, f"KCFLAGS={' '.join(flags)}", "modules"], work, "kbuild")
+    said = _run(box, [*argv, f"KCFLAGS={' '.join(flags)}", "modules"], work, "kbuild")
     made = work / f"{about.name}.ko"
     if not made.exists():
         raise BuildError(f"kbuild made no module of the patch:\n{said}", kind="link")
@@ -180,13 +181,11 @@ def _static_call_keys(extracted: Object, symbols: Symbols) -> None:
             extracted.symbols.append(Symbol(key, bind=STB_GLOBAL))
 
 
-def _run(argv: Sequence[str], cwd: Path, what: str) -> str:
-    keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
-    done = subprocess.run(argv, cwd=cwd, env={**keep, "LC_ALL": "C"}, capture_output=True, text=True, check=False)
-    said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
-    if done.returncode:
-        raise BuildError(f"{what} failed on the extracted code:\n{said}", kind="link")
-    return said
+def _run(box: Sandbox, argv: Sequence[str], cwd: Path, what: str) -> str:
+    done = box.run(argv, cwd=cwd, what=what)
+    if done.status:
+        raise BuildError(f"{what} failed on the extracted code:\n{done.output()}", kind="link")
+    return done.output()
 
 
 def _section(name: str, data: bytes) -> Section:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from pylivepatch.errors import UnsupportedError
+from pylivepatch.errors import BuildError, UnsupportedError
 from pylivepatch.lab import LabError, bzimage, cache
 from pylivepatch.lab import kernel as stock
 from pylivepatch.lab import module as lab_module
+
+_GCC = re.compile(r"(?:[A-Za-z0-9_]+-)*gcc(?:-[0-9][0-9.]*)?")
+"""What a configuration may name: it is data, and decides about no file."""
 
 
 class Given(TypedDict, total=False):
@@ -124,6 +128,9 @@ def _target(kernel: stock.Kernel, given: Given) -> Target:
     for path in given.values():
         if isinstance(path, Path) and not path.exists():
             raise FileNotFoundError(2, "No such file or directory", str(path))
+    for folder in (given.get("source"), given.get("headers")):
+        if folder:
+            _check_owner(folder)
     packaged = bool(kernel.version)
     boot = Path("/boot")
     release = kernel.release
@@ -136,6 +143,17 @@ def _target(kernel: stock.Kernel, given: Given) -> Target:
             raise LabError(f"{path} is missing: name it, or install the packages of {release}")
     return Target(release, kernel.version, given.get("source"), config.resolve(), _elf(image.resolve()),
                   modules.resolve(), headers.resolve(), given.get("compiler") or _compiler(config), kernel)
+
+
+def _check_owner(folder: Path) -> None:
+    """Refuse to run another user's Makefiles as root: what make runs, and what it makes, is that user's."""
+    if os.geteuid():
+        return
+    for path in (folder, folder / "Makefile"):
+        if path.exists() and ((stat := path.stat()).st_uid or stat.st_mode & 0o002):
+            whose = f"is of uid {stat.st_uid}" if stat.st_uid else "is writable by everybody"
+            raise BuildError(f"{path} {whose}, and its Makefiles would run as root", kind="owner", file=str(path),
+                             remedy="build as an ordinary user, since a build needs no root, or from a copy of root's")
 
 
 def _elf(image: Path) -> Path:
@@ -158,6 +176,9 @@ def _compiler(config: Path) -> str:
     if text is None:
         raise UnsupportedError(f"{config} names no compiler: it is no kernel configuration", feature="compiler")
     name, version = text[1], text[2]
+    if not _GCC.fullmatch(name):
+        raise UnsupportedError(f"{config} names the compiler {name!r}, which is no gcc by its name", feature="compiler",
+                               remedy="name the compiler of this kernel, when you trust it (--compiler)")
     major = re.search(r"(\d+)\.\d+\.\d+\Z", version)
     names = ["gcc", name, f"gcc-{major[1]}"] if major else ["gcc", name]
     for candidate in names:

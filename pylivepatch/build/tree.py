@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -16,10 +17,13 @@ from pathlib import Path
 from pylivepatch.build.target import Target
 from pylivepatch.errors import BuildError
 from pylivepatch.lab import LabError, apt, cache, tools
+from pylivepatch.lab import module as lab_module
+from pylivepatch.lab.sandbox import Done, Limits, Sandbox
 
 _MANIFEST = ".manifest.json"
 _STAMP = "include/generated/utsrelease.h"
 _SOURCES = (".c", ".h", "Makefile", "Kbuild")
+_SYSTEM = re.compile(r"(?:/usr)?/(?:s?bin|lib\w*|libexec|include|share|x86_64-linux-gnu)(?:/|\Z)")
 _REMADE = frozenset({"Documentation", "tools", "scripts", "generated", "config"})
 _HARMLESS = re.compile(
     r"CONFIG_(?:CC_VERSION_TEXT|RUSTC\w*|BUILD_SALT|MODULE_SIG_\w+|SYSTEM_TRUSTED_KEYS|RUST\w*|PAHOLE_\w+)\b")
@@ -32,10 +36,19 @@ class Tree:
     Attributes:
         path: Its top directory.
         target: What it is prepared for.
+        confined: Whether programs that work on it run in a sandbox.
     """
 
     path: Path
     target: Target
+    confined: bool = True
+
+    def sandbox(self, *write: Path) -> Sandbox:
+        """Return where programs run that work on this source.
+
+        They see it, the headers of the kernel and of klpctl, and the compiler; they may change what is in *write*.
+        """
+        return _sandbox(self.target, confined=self.confined).seeing(self.path, write=write)
 
     def make(self, goals: Sequence[str], what: str) -> None:
         """Let the kernel's own build make *goals*, under the tree's lock.
@@ -44,11 +57,9 @@ class Tree:
             BuildError: It failed, with what it said.
         """
         with self.lock():
-            done = subprocess.run([*_make(self.target), *goals], cwd=self.path, env=_environment(),
-                                  capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-            raise BuildError(f"{what} failed:\n{said}", kind="compile",
+            done = _run(self.sandbox(self.path), self.target, goals, self.path, what)
+        if done.status:
+            raise BuildError(f"{what} failed:\n{done.output(20)}", kind="compile",
                              remedy="the source as it is does not compile: is it of this kernel?")
 
     @contextlib.contextmanager
@@ -80,11 +91,17 @@ class Tree:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
-def prepare(target: Target, *, say: Callable[[str], None] = cache.say) -> Tree:
+def prepare(target: Target, *, say: Callable[[str], None] = cache.say, confined: bool = True) -> Tree:
     """Return the prepared source of *target*, made first when it is absent or broken.
+
+    Args:
+        target: The kernel.
+        say: Called with a line of text when something begins that takes time.
+        confined: Whether the kernel's own build, and what works on the source later, run in a sandbox.
 
     Raises:
         LabError: The source package of that version cannot be had, or cannot be prepared.
+        UnsupportedError: This machine makes no sandbox.
     """
     source = str(target.source.resolve()) if target.source else target.version
     key = cache.digest([target.release, source, target.config.read_bytes(), target.compiler, _makefile(target.source)])
@@ -98,18 +115,15 @@ def prepare(target: Target, *, say: Callable[[str], None] = cache.say) -> Tree:
                             ignore=shutil.ignore_patterns(".git", "*.o", "*.ko", "*.cmd"))
         say("configuring and preparing it, once")
         shutil.copy(target.config, into / ".config")
-        with open(into / ".prepare.log", "wb") as log:
-            for goal in ("olddefconfig", "modules_prepare"):
-                done = subprocess.run([*_make(target), goal], cwd=into, env=_environment(), stdin=subprocess.DEVNULL,
-                                      stdout=log, stderr=subprocess.STDOUT, check=False)
-                if done.returncode:
-                    log.flush()
-                    said = (into / ".prepare.log").read_text(errors="replace").strip().splitlines()[-15:]
-                    raise LabError(f"make {goal} failed in the source of {target.release}:\n" + "\n".join(said))
+        box = _sandbox(target, confined=confined).seeing(write=[into])
+        for goal in ("olddefconfig", "modules_prepare"):
+            done = _run(box, target, [goal], into, f"make {goal}")
+            if done.status:
+                raise LabError(f"make {goal} failed in the source of {target.release}:\n{done.output(15)}")
         (into / _MANIFEST).write_text(json.dumps(dict(_files(into))))
 
     entry = cache.entry("trees", f"{target.release}-{key}", fill, check=(_STAMP, ".config", _MANIFEST), in_place=True)
-    return Tree(entry, target)
+    return Tree(entry, target, confined)
 
 
 def _makefile(source: Path | None) -> str:
@@ -125,9 +139,32 @@ def _make(target: Target) -> list[str]:
             f"HOSTCC={target.compiler}", f"KERNELRELEASE={target.release}", "KCFLAGS=-g0"]
 
 
-def _environment() -> dict[str, str]:
-    keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
-    return {**keep, "LC_ALL": "C"}
+def _run(box: Sandbox, target: Target, goals: Sequence[str], tree: Path, what: str) -> Done:
+    return box.run([*_make(target), *goals], cwd=tree, what=what, limits=Limits(seconds=4 * 3600.0))
+
+
+def _sandbox(target: Target, *, confined: bool) -> Sandbox:
+    """Return where programs run that build for *target*."""
+    headers = next((path.parent for path in target.headers.parents if path.parts[-2:] == ("usr", "src")), None)
+    read = {target.headers, *([headers] if headers else [])}
+    if headers == Path("/usr"):
+        read = {Path("/usr/src")}
+    if klpctl := lab_module.klpctl_source():
+        read.add(klpctl / "include")
+    own = _compiler(target.compiler)
+    return Sandbox((*sorted(read), *own), programs=tuple(path.parent for path in own[:1]), confined=confined)
+
+
+@functools.cache
+def _compiler(name: str) -> tuple[Path, ...]:
+    """Return the parts of a compiler that is not the distribution's, the program first."""
+    found = shutil.which(name)
+    if found is None or _SYSTEM.match(os.path.realpath(found)):
+        return ()
+    said = subprocess.run([found, "-print-search-dirs"], capture_output=True, text=True, check=False, timeout=60)
+    folders = {os.path.realpath(folder) for line in said.stdout.splitlines()
+               for folder in line.partition(": ")[2].removeprefix("=").split(":") if Path(folder).is_dir()}
+    return Path(found).absolute(), *(Path(folder) for folder in sorted(folders) if not _SYSTEM.match(folder))
 
 
 def _unpack(target: Target, into: Path) -> None:

@@ -96,21 +96,22 @@ def units(tree: Tree) -> Units:
         known = json.loads(memo.read_text())
     except (OSError, ValueError):
         with tree.lock():
-            known = _walk(tree.path)
+            known = _walk(tree)
             fresh = memo.with_suffix(".new")
             fresh.write_text(json.dumps(known))
             fresh.rename(memo)
     return Units(tree, known)
 
 
-def _walk(top: Path) -> dict[str, list[tuple[str, str]]]:
+def _walk(tree: Tree) -> dict[str, list[tuple[str, str]]]:
     """Evaluate the Kbuild files, level by level, and return objects and goals by source."""
+    top = tree.path
     found: dict[str, list[tuple[str, str]]] = {}
     pending = [(name, True) for name in TOP if (top / name).is_dir()]
     seen = {name for name, _ in pending}
     while pending:
         built_in = dict(pending)
-        lists, parts = _evaluate(top, list(built_in))
+        lists, parts = _evaluate(tree, list(built_in))
         pending = []
         for (folder, kind), words in lists.items():
             linked = built_in[folder] and kind in ("obj-y", "lib-y")
@@ -143,10 +144,10 @@ def _object(
             found[source].append((owner, goal))
 
 
-def _evaluate(top: Path, folders: list[str]) -> tuple[_Words, _Words]:
-    said = subprocess.run(
-        ["make", "-rR", "-s", "-f", str(_WALK), f"walk={' '.join(folders)}"], cwd=top, capture_output=True, text=True,
-        env=_ENVIRONMENT, check=False).stdout
+def _evaluate(tree: Tree, folders: list[str]) -> tuple[_Words, _Words]:
+    box = tree.sandbox().seeing(_WALK)
+    argv = ["make", "-rR", "-s", "-f", str(_WALK), f"walk={' '.join(folders)}"]
+    said = box.run(argv, cwd=tree.path, what="reading the kernel's Makefiles").stdout.decode(errors="replace")
     lists: _Words = {}
     parts: _Words = {}
     for line in said.splitlines():

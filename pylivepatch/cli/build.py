@@ -44,6 +44,8 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option("--describe", "description", default="", metavar="TEXT", help="What the patch is for.")
 @click.option("--cve", "cves", multiple=True, metavar="CVE", help="What it fixes; more than once for several.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write the module.")
+@click.option("--unconfined", is_flag=True,
+              help="Run the compiler without a sandbox: whoever wrote the diff can then read what you can read.")
 @click.option("--explain", is_flag=True, help="Show the first changed instruction of each function.")
 @json_option
 @click.pass_obj
@@ -51,7 +53,7 @@ def build(
     session: Session, diffs: tuple[Path, ...], kernel: str | None, flavour: str, release: str | None,
     source: Path | None, config: Path | None, image: Path | None, headers: Path | None, modules: Path | None,
     compiler: str | None, output: Path | None, replace: bool, foreign: bool, description: str, cves: tuple[str, ...],
-    dry_run: bool, explain: bool,
+    dry_run: bool, unconfined: bool, explain: bool,
 ) -> None:
     """Build a patch module from one or more diffs of the kernel's source.
 
@@ -81,7 +83,8 @@ def build(
     try:
         target = for_series(kernel, flavour, **given) if kernel else for_release(release or platform.release(), **given)
         result = build_patch(diffs, target=target, output=output, replace=replace, foreign=foreign,
-                             description=description, cves=cves, dry_run=dry_run, explain=explain, say=say)
+                             description=description, cves=cves, dry_run=dry_run, explain=explain,
+                             confined=not unconfined, say=say)
     except ValueError as error:
         if isinstance(error, LabError):
             raise

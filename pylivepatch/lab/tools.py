@@ -14,6 +14,7 @@ from pylivepatch.lab.errors import LabError
 PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",
     "apt-get": "apt",
+    "bwrap": "bubblewrap",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
     "make": "make",
