@@ -71,7 +71,8 @@ class Image:
                 loaded = [(address, size, b"" if section["sh_type"] == "SHT_NOBITS" else section.data())
                           for address, size, section in parts]
                 rodata = elf.get_section_by_name(".rodata")
-                symbols = Kallsyms.decode(rodata.data() if rodata else b"", str(path))
+                symbols = Kallsyms.decode(rodata.data() if rodata else b"", str(path),
+                                          rodata["sh_addr"] if rodata else 0)
         except ELFError as error:
             raise BadDataError(f"{path} is no kernel image: {error}") from error
         loaded.sort(key=lambda part: part[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
+from itertools import pairwise
 from typing import NamedTuple
 
 from pylivepatch.errors import BadDataError
@@ -17,6 +18,9 @@ from pylivepatch.errors import BadDataError
 _DIGITS = b"".join(bytes((digit, 0)) for digit in b"0123456789")
 _TOKENS = 256
 _PER_MARKER = 256
+_KERNEL = 0x1FFFFFFFF
+"""The upper bits of each address of the kernel's image."""
+
 _ORDER_MOST = 3 << 20
 """Bytes that the order of the names takes at most: three for each symbol."""
 
@@ -80,22 +84,33 @@ class Kallsyms:
         return 0 if len(places) == 1 else places.index(address) + 1
 
     @classmethod
-    def decode(cls, rodata: bytes, name: str = "image") -> Kallsyms:
+    def decode(cls, rodata: bytes, name: str = "image", base: int = 0) -> Kallsyms:
         """Find and decode the tables in the kernel's read-only data.
+
+        Args:
+            rodata: The data.
+            name: What they are of, for the message of an error.
+            base: Their address.
 
         Raises:
             BadDataError: They are not there: no CONFIG_KALLSYMS_ALL, or a layout that is not known.
         """
-        tables = _Tables(rodata, name)
+        tables = _Tables(rodata, name, base)
         return cls([KernelSymbol(address, chr(text[0]), text[1:].decode(errors="replace"))
                     for address, text in zip(tables.addresses(), tables.names(), strict=True)])
 
 
 class _Tables:
-    """Where the tables are. Before 6.4 the addresses stand before the names, since then behind the tokens."""
+    """Where the tables are.
 
-    def __init__(self, rodata: bytes, name: str) -> None:
+    Before 6.4 the addresses stand before the names, since then behind the tokens. They are offsets from an address
+    that follows them; since 7.0 (a081b5789255) each is relative to its own place, and tables are aligned to four
+    bytes instead of eight.
+    """
+
+    def __init__(self, rodata: bytes, name: str, base: int) -> None:
         self.rodata = rodata
+        self._base = base
         self._error = BadDataError(f"{name}: no symbol tables (CONFIG_KALLSYMS_ALL) found in it")
         self._find_tokens()
         self._find_markers()
@@ -126,12 +141,10 @@ class _Tables:
 
     def _find_markers(self) -> None:
         """They count up from 0, and stand before the tokens, or before the sorted order of names between."""
-        for end in range(self.start & ~7, max(0, self.start - _ORDER_MOST), -8):
-            for last in (end - 4, end - 8):  # padding
-                markers = self._markers_before(last)
-                if markers:
-                    self.markers, self._markers_at = markers, last + 4 - 4 * len(markers)
-                    return
+        for last in range((self.start & ~3) - 4, max(0, self.start - _ORDER_MOST), -4):
+            if markers := self._markers_before(last):
+                self.markers, self._markers_at = markers, last + 4 - 4 * len(markers)
+                return
         raise self._error
 
     def _markers_before(self, last: int) -> list[int]:
@@ -148,11 +161,14 @@ class _Tables:
     def _find_names(self) -> None:
         """The number of symbols stands before the names, whose length the last marker tells nearly."""
         most = self._markers_at - self.markers[-1]
-        for at in range(most & ~7, max(0, most - _PER_MARKER * 80), -8):
+        for at in range(most & ~3, max(0, most - _PER_MARKER * 80), -4):
             count = self._word(at)
-            if -(-count // _PER_MARKER) == len(self.markers) and self._names_fit(at + 8):
-                self.count, self._names_at, self._count_at = count, at + 8, at
-                return
+            if -(-count // _PER_MARKER) != len(self.markers):
+                continue
+            for names in (at + 8, at + 4):  # with padding, and without
+                if self._names_fit(names):
+                    self.count, self._names_at, self._count_at = count, names, at
+                    return
         raise self._error
 
     def _names_fit(self, at: int) -> bool:
@@ -180,13 +196,38 @@ class _Tables:
 
     def addresses(self) -> list[int]:
         size = -(-self.count * 4 // 8) * 8
-        for offsets, base in ((self._count_at - 8 - size, self._count_at - 8),
-                              (-(-self.end // 8) * 8, -(-self.end // 8) * 8 + size)):
-            start = struct.unpack_from("<Q", self.rodata, base)[0]
-            if start >> 31 == 0x1FFFFFFFF:
-                return [offset if offset >= 0 else start - 1 - offset
-                        for offset in struct.unpack_from(f"<{self.count}i", self.rodata, offsets)]
+        behind = -(-self.end // 8) * 8
+        for offsets, base in ((self._count_at - 8 - size, self._count_at - 8), (behind, behind + size)):
+            found = self._from_base(offsets, base)
+            if found and _ascend(found):
+                return found
+        found = self._from_own_places(-(-self.end // 4) * 4)
+        if found and found[0] >> 31 == _KERNEL == found[-1] >> 31 and _ascend(found):
+            return found
         raise self._error
+
+    def _row(self, at: int) -> tuple[int, ...]:
+        fits = 0 <= at <= len(self.rodata) - 4 * self.count
+        return struct.unpack_from(f"<{self.count}i", self.rodata, at) if fits else ()
+
+    def _from_base(self, offsets: int, base: int) -> list[int]:
+        if not 0 <= base <= len(self.rodata) - 8:
+            return []
+        start = struct.unpack_from("<Q", self.rodata, base)[0]
+        row = self._row(offsets)
+        if start >> 31 != _KERNEL or not row:
+            return []
+        if min(row) >= 0:  # since 6.15 per-CPU data has ordinary addresses, and no sign tells it apart
+            return [start + offset for offset in row]
+        return [offset if offset >= 0 else start - 1 - offset for offset in row]
+
+    def _from_own_places(self, offsets: int) -> list[int]:
+        start = self._base + offsets
+        return [start + 4 * place + offset for place, offset in enumerate(self._row(offsets))]
 
     def _word(self, at: int) -> int:
         return int(struct.unpack_from("<I", self.rodata, at)[0])
+
+
+def _ascend(addresses: list[int]) -> bool:
+    return all(low <= high for low, high in pairwise(addresses))
