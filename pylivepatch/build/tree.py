@@ -174,7 +174,7 @@ def _unpack(target: Target, into: Path) -> None:
     cache.say(f"fetching {package.pin}, once")
     scratch = into / ".debs"
     try:
-        debs = apt.download([package], scratch)
+        debs = apt.download([package], scratch, target.kernel.distribution)
     except LabError as error:
         raise LabError(f"the source of {target.release} is not to be had: there is no {package.pin} in the package "
                        "lists; name a directory with it (--source)") from error

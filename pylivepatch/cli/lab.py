@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -15,6 +16,8 @@ import click
 
 from pylivepatch import lab as stock
 from pylivepatch.errors import LivepatchError, UnsupportedError
+from pylivepatch.lab import archive
+from pylivepatch.lab import kernel as stock_kernel
 from pylivepatch.lab.session import TIMEOUT
 
 EXIT_LAB = 125
@@ -42,6 +45,8 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
 @click.option("--kernel", required=True, metavar="SERIES|RELEASE",
               help="Newest stock kernel of a series, e.g. 6.1, or a certain one, e.g. 6.1.0-54-amd64.")
 @click.option("--flavour", type=click.Choice(stock.FLAVOURS), default="standard", show_default=True)
+@click.option("--suite", default="", metavar="SUITE",
+              help="Take the kernel from this suite or distribution, e.g. bookworm; the newest by default.")
 @click.option("--cpus", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--memory", metavar="SIZE", default="1G", show_default=True)
 @click.option("--share", "shares", multiple=True, metavar="DIR",
@@ -62,7 +67,7 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
               help="Keep COMMAND's output and print one JSON object at the end, with how it all ended.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
-    kernel: str, flavour: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
+    kernel: str, flavour: str, suite: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
     variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str, console: Path | None,
     as_json: bool, command: tuple[str, ...],
 ) -> None:
@@ -86,9 +91,9 @@ def run(
     lost: stock.GuestLostError | None = None
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        status = stock.run(command, kernel=kernel, flavour=flavour, cpus=cpus, memory=memory, shares=shares,
-                           modules=modules, timeout=timeout, environment=environment, klpctl=klpctl, kaslr=kaslr,
-                           parameters=parameters, console=console, stdout=kept[0], stderr=kept[1],
+        status = stock.run(command, kernel=kernel, flavour=flavour, suite=suite, cpus=cpus, memory=memory,
+                           shares=shares, modules=modules, timeout=timeout, environment=environment, klpctl=klpctl,
+                           kaslr=kaslr, parameters=parameters, console=console, stdout=kept[0], stderr=kept[1],
                            prepared=booted.append)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -111,3 +116,44 @@ def run(
             "lost": lost.reason if lost else None, "console": lost.console if lost else None,
         }))  # fmt: skip
     sys.exit(EXIT_LAB if status is None else status)
+
+
+@lab.command("kernels")
+@click.option("--all", "every", is_flag=True, help="Each release, not only the newest of a series in a suite.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def kernels(every: bool, as_json: bool) -> None:
+    """List the stock kernels that can be had, newest first, and whether they are in the cache."""
+    try:
+        rows = list(_kernels(every))
+    except LivepatchError as error:
+        _fail(str(error), EXIT_LAB)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    line = "{series:8}{flavour:10}{release:34}{version:24}{suite:20}{cached}"
+    click.echo(line.format(**{name: name.upper() for name in rows[0]}) if rows else "no kernels")
+    for row in rows:
+        click.echo(line.format(**{**row, "cached": "yes" if row["cached"] else "no"}))
+
+
+def _kernels(every: bool) -> Iterator[dict[str, object]]:
+    held = {(kernel.release, kernel.version) for kernel in stock_kernel.cached()}
+    seen = set()
+    for series, flavour, image in stock_kernel.available():
+        release = stock_kernel.release_of(image)
+        if every or (series, flavour, image.distribution) not in seen:
+            seen.add((series, flavour, image.distribution))
+            yield {"series": series, "flavour": flavour, "release": release, "version": image.version,
+                   "suite": image.suite, "cached": (release, image.version) in held}  # fmt: skip
+
+
+@lab.command("state")
+def state() -> None:
+    """Print the name of the archive's state, after refreshing package lists that are older than a day.
+
+    With this name in PYLIVEPATCH_ARCHIVE, commands see one state of the archive, whatever happens meanwhile.
+    """
+    try:
+        click.echo(archive.state().name)
+    except LivepatchError as error:
+        _fail(str(error), EXIT_LAB)

@@ -9,6 +9,7 @@ the host boots again.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import subprocess
 import tempfile
@@ -21,6 +22,9 @@ TCG = "tcg,thread=multi"
 TCG_ONE_THREAD = "tcg,thread=single"
 LIMIT = 8.0
 """Seconds that the trial boot may take; it takes about one where KVM works."""
+
+_REWRITES = b"\0klp_cond_resched\0"
+"""Name of a function, as the kernel's BTF has it."""
 
 PROOF = b"kvm-is-fine"
 _INIT = """#!/bin/busybox sh
@@ -37,15 +41,17 @@ def machine(accel: str) -> list[str]:
     return ["-accel", accel, "-cpu", cpu, "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config"]
 
 
-def for_series(accel: str, series: str) -> str:
-    """Return *accel*, or what emulates a kernel of *series* reliably.
+def for_kernel(accel: str, vmlinux: Path) -> str:
+    """Return *accel*, or what emulates the kernel in *vmlinux* reliably.
 
-    From 6.4 on a livepatch transition rewrites each call of cond_resched() while other CPUs run. Emulated
-    CPUs in threads of their own now and then miss such a rewriting, and the guest dies of an int3; in
-    turns in one thread they do not.
+    Where cond_resched() switches tasks (6.4, e3ff7c609f39, until its end in 7.x), a livepatch transition rewrites
+    each call of it while other CPUs run. Emulated CPUs in threads of their own now and then miss such a rewriting,
+    and the guest dies of an int3; in turns in one thread they do not.
     """
-    release = tuple(int(part) for part in series.split(".")[:2])
-    return TCG_ONE_THREAD if accel == TCG and release >= (6, 4) else accel
+    if accel != TCG:
+        return accel
+    with vmlinux.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as image:
+        return TCG if image.find(_REWRITES) < 0 else TCG_ONE_THREAD
 
 
 def _boot(argv: Sequence[str]) -> bool:

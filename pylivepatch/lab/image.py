@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.lab import apt, cache, tools
+from pylivepatch.lab import apt, archive, cache, rootfs, tools
+from pylivepatch.lab.errors import LabError
+from pylivepatch.lab.kernel import Kernel
+from pylivepatch.lab.sandbox import Sandbox
 
 PACKAGES = (
     "base-files", "bash", "busybox-static", "coreutils", "dash", "findutils", "grep", "iproute2", "kmod", "libkmod2",
@@ -19,14 +22,9 @@ PACKAGES = (
 )  # fmt: skip
 """What the guest has, with what these depend on."""
 
-LEFT_OUT = re.compile(
-    r"perl.*|libperl.*|dpkg|tar|debconf|libdb5.*|libgdbm.*|adduser|gcc-\d+-base|media-types|tzdata")
-"""Dependencies that only maintainer scripts need, and those are never run."""
+LEFT_OUT = re.compile(rf"perl.*|libperl.*|libdb5.*|libgdbm.*|{rootfs.LEFT_OUT.pattern}")
 
-CLUTTER = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion",
-           "usr/share/zoneinfo", "usr/share/lintian", "lib/udev/hwdb.d", "usr/lib/udev/hwdb.d")
-
-FORMAT = 5
+FORMAT = 6
 """Raised when the making of the image changes, so that old ones are not used."""
 
 USER = "user"
@@ -63,7 +61,7 @@ class Image:
 
     @property
     def tree(self) -> Path:
-        """The same files as a directory; its Python runs on the host through its own loader."""
+        """The same files as a directory."""
         return self.path / "tree"
 
     @property
@@ -74,17 +72,6 @@ class Image:
 
 def _settle(tree: Path) -> None:
     """Do what the packages' own scripts would have done, as far as the guest needs it."""
-    for name in ("bin", "sbin", "lib", "lib64"):
-        top, merged = tree / name, tree / "usr" / name
-        if top.is_dir() and not top.is_symlink():
-            merged.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(top, merged, symlinks=True, dirs_exist_ok=True)
-            shutil.rmtree(top)
-        if not top.is_symlink():
-            merged.mkdir(parents=True, exist_ok=True)
-            top.symlink_to(f"usr/{name}")
-    for clutter in CLUTTER:
-        shutil.rmtree(tree / clutter, ignore_errors=True)
     for name in ("dev", "proc", "sys", "run", "tmp", "root", "mnt", "opt", "var/tmp", "var/log", f"home/{USER}"):
         (tree / name).mkdir(parents=True, exist_ok=True)
     etc = tree / "etc"
@@ -104,14 +91,6 @@ def _settle(tree: Path) -> None:
         (etc / name).symlink_to(target)
 
 
-def python(tree: Path) -> list[str]:
-    """Return the command that runs the Python of *tree* on the host, whatever the host has."""
-    loader = next((tree / "lib64").resolve().glob("ld-linux-x86-64.so.*"))
-    libraries = ":".join(str(tree / "usr/lib" / name) for name in ("x86_64-linux-gnu", ""))
-    program = (tree / "usr/bin/python3").resolve()
-    return [str(loader), "--library-path", libraries, str(program)]
-
-
 def compile_python(tree: Path, top: Path, *, as_seen: str) -> None:
     """Compile the Python files below *top* with the Python of *tree*, so that the guest need not.
 
@@ -120,12 +99,11 @@ def compile_python(tree: Path, top: Path, *, as_seen: str) -> None:
         top: What to compile.
         as_seen: The path of *top* in the guest, for tracebacks.
     """
-    tools.call(
-        [*python(tree), "-s", "-E", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash",
-         "-x", "/(test|tests|idlelib|lib2to3)/", "-s", str(top), "-p", as_seen, str(top)],
-        what=f"compiling the Python files of {as_seen}",
-        env={"PATH": os.defpath, "PYTHONHOME": str(tree / "usr"), "LC_ALL": "C.UTF-8"},
-    )
+    command = ["python3", "-s", "-E", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+               "-x", "/(test|tests|idlelib|lib2to3)/", "-s", str(top), "-p", as_seen, str(top)]  # fmt: skip
+    done = Sandbox(write=(top,), root=tree).run(command, what=f"compiling the Python files of {as_seen}", cwd=top)
+    if done.status:
+        raise LabError(f"compiling the Python files of {as_seen} failed:\n{done.output()}")
 
 
 def _as_root(argv: list[str]) -> list[str]:
@@ -133,11 +111,10 @@ def _as_root(argv: list[str]) -> list[str]:
     return argv if os.geteuid() == 0 else ["unshare", "--map-root-user", *argv]
 
 
-def _fill(packages: list[apt.Package], into: Path) -> None:
+def _fill(packages: Sequence[apt.Package], distribution: str, into: Path) -> None:
     tree = into / "tree"
-    apt.unpack(packages, tree, into / "debs")
+    rootfs.make(packages, tree, into / "debs", distribution)
     _settle(tree)
-    tools.call([tools.find("ldconfig"), "-r", tree], what="indexing the guest's libraries")
     compile_python(tree, tree / "usr/lib/python3", as_seen="/usr/lib/python3")
     library = next((tree / "usr/lib").glob("python3.*"))
     compile_python(tree, library, as_seen=f"/usr/lib/{library.name}")
@@ -149,35 +126,46 @@ def _fill(packages: list[apt.Package], into: Path) -> None:
     tools.call(_as_root(mke2fs), what="making the guest's root file system")
 
 
-def resolve() -> Image:
-    """Return the root image for the packages' newest versions, made in the cache if need be.
+def distribution_for(kernel: Kernel) -> str:
+    """Return the distribution of the guest's user space for *kernel*.
+
+    It is the kernel's own, or a later one when this machine's C library is later: the guest uses the package as it
+    was compiled here.
+    """
+    names = list(archive.DISTRIBUTIONS)
+    here = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    later = names.index(kernel.distribution) if kernel.distribution in names else 0
+    for name in names[later:]:
+        if archive.version_key(_libc(name)) >= archive.version_key(here.removeprefix("glibc ")):
+            return name
+    return names[-1]
+
+
+def _libc(distribution: str) -> str:
+    """Return the version of the C library of *distribution*."""
+    return archive.state().libraries()[distribution]
+
+
+def resolve(kernel: Kernel) -> Image:
+    """Return the root image for *kernel*, of the packages' newest versions, made in the cache if need be.
+
+    Without a network the one that was used last is taken, with a notice.
 
     Raises:
         LabError: A package cannot be had, and no image is in the cache.
     """
-    folder = cache.root() / "images"
-    memo = folder / f".resolved-{FORMAT}"
-    state = cache.digest([apt.lists_state(), *PACKAGES])
+    distribution = distribution_for(kernel)
+    prefix = f"{distribution}-{cache.digest([str(FORMAT), *PACKAGES])}-"
+    check = ("root.img", "tree/etc/passwd", "tree/usr/bin/python3")
     try:
-        known, key = memo.read_text().split()
-        if known == state and (folder / key / cache.MARKER).is_file():
-            return _image(key, None)
-    except (OSError, ValueError):
-        pass
-    packages = [package for package in apt.closure(PACKAGES) if not LEFT_OUT.fullmatch(package.name)]
-    key = cache.digest([str(FORMAT), *PACKAGES, *(package.pin for package in packages)])
-    image = _image(key, packages)
-    fresh = memo.with_suffix(f".{os.getpid()}")
-    fresh.write_text(f"{state} {key}\n")
-    fresh.rename(memo)
-    return image
-
-
-def _image(key: str, packages: list[apt.Package] | None) -> Image:
-    def fill(into: Path) -> None:
-        wanted = packages or [p for p in apt.closure(PACKAGES) if not LEFT_OUT.fullmatch(p.name)]
-        _fill(wanted, into)
-
-    path = cache.entry("images", key, fill, check=("root.img", "tree/etc/passwd"),
-                       notice="making the guest's root file system")
-    return Image(path, key)
+        packages = rootfs.closure(PACKAGES, distribution, LEFT_OUT)
+        path = cache.entry("images", prefix + cache.digest(package.pin for package in packages),
+                           lambda into: _fill(packages, distribution, into), check=check,
+                           notice=f"making the guest's root file system of {distribution}")
+    except LabError as error:
+        kept = cache.kept("images", prefix, check)
+        if kept is None:
+            raise
+        cache.say(f"using the cached root file system {kept.name}: {str(error).splitlines()[0]}")
+        path = kept
+    return Image(path, path.name)

@@ -7,16 +7,18 @@ import json
 import platform
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pylivepatch.errors import UnsupportedError
-from pylivepatch.lab import apt, bzimage, cache, tools
+from pylivepatch.lab import apt, archive, bzimage, cache, tools
 from pylivepatch.lab.errors import LabError
 
 FLAVOURS = ("standard", "cloud", "rt")
 
 _RELEASE = re.compile(r"(\d+\.\d+)\.\d+[-+][A-Za-z0-9.+]+?(?:-(cloud|rt))?-amd64")
+_IMAGE = re.compile(rf"linux-image-({_RELEASE.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Kernel:
         release: What ``uname -r`` says in the guest.
         version: Version of the package.
         path: The cache entry: vmlinuz, vmlinux, config, System.map, and lib/modules/RELEASE below it.
+        suite: The suite of the archive that it is from; "" for a kernel of this machine.
+        distribution: The distribution whose tools it was built with: "bookworm", "trixie", "sid", or "".
     """
 
     series: str
@@ -36,6 +40,8 @@ class Kernel:
     release: str
     version: str
     path: Path
+    suite: str = ""
+    distribution: str = ""
 
     @property
     def vmlinuz(self) -> Path:
@@ -53,84 +59,65 @@ class Kernel:
         return self.path / "lib/modules" / self.release
 
 
-def _meta(series: str, flavour: str) -> str | None:
-    """Return the image package behind the meta-package of *series* and *flavour*."""
-    infix = "" if flavour == "standard" else f"-{flavour}"
-    prefix = f"linux-image-{series}"
-    for name in (f"linux-image-{series}{infix}-amd64", f"linux-image{infix}-amd64"):
-        fields = apt.show(name)
-        if fields is None:
-            continue
-        for dependency in re.split(r"[,|]", fields.get("Depends", "")):
-            target = dependency.split("(")[0].strip()
-            if target.startswith((f"{prefix}.", f"{prefix}-")) and target.endswith("-amd64"):
-                return target
-    return None
+def available() -> Iterator[tuple[str, str, archive.Listed]]:
+    """Yield series, flavour and image package of each stock kernel that the archive has, newest first."""
+    listed = [(match, item) for item in archive.state().kernels() if (match := _IMAGE.fullmatch(item.name))]
+    for match, item in sorted(listed, key=lambda pair: archive.version_key(pair[1].version), reverse=True):
+        yield match[2], match[3] or "standard", item
 
 
-def newest(series: str, flavour: str) -> apt.Package:
-    """Return the newest image package of *series* and *flavour* that the package lists know.
+def release_of(image: archive.Listed) -> str:
+    """Return the release of the kernel in the package *image*."""
+    return image.name.removeprefix("linux-image-")
+
+
+def find(name: str, flavour: str = "standard", suite: str = "") -> archive.Listed:
+    """Return the image package of a kernel in the archive.
+
+    Args:
+        name: A series, for the newest kernel of it, or a release.
+        flavour: The flavour of a series' kernel.
+        suite: Where to look: a suite, or a distribution for all of its suites; everywhere by default.
 
     Raises:
         LabError: There is none.
-        UnsupportedError: This host has no apt, or is no amd64 machine.
     """
-    memo = cache.root() / "resolved.json"
-    state = apt.lists_state()
-    key = f"{series} {flavour} {state}"
-    try:
-        known = json.loads(memo.read_text())
-        name, version = known[key]
-        return apt.Package(str(name), str(version))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    target = _meta(series, flavour)
-    if target is None:
-        apt.update()
-        state = apt.lists_state()
-        target = _meta(series, flavour)
-    if target is None:
-        raise LabError(
-            f"no {flavour} kernel of series {series} in the package lists: "
-            "look at `apt-cache search linux-image`, or add the suite that has it to apt's sources"
-        )
-    fields = apt.show(target)
-    if fields is None:
-        raise LabError(f"the package lists name {target} but do not have it: run `apt-get update`")
-    package = apt.Package(target, fields["Version"])
-    with cache.lock("resolved"):
-        try:
-            known = {k: v for k, v in json.loads(memo.read_text()).items() if k.endswith(f" {state}")}
-        except (OSError, ValueError, AttributeError):
-            known = {}
-        known[f"{series} {flavour} {state}"] = [package.name, package.version]
-        fresh = memo.with_suffix(".new")
-        fresh.write_text(json.dumps(known))
-        fresh.rename(memo)
-    return package
+    # The builder knows this machine's compiler only: kernels of its own distribution first.
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    for series, kind, image in sorted(available(), key=lambda each: each[2].distribution != own):
+        wanted = name == release_of(image) or (name == series and flavour == kind)
+        if wanted and suite in ("", image.suite, image.distribution):
+            return image
+    state = archive.state()
+    what = f"no kernel {name}" if _RELEASE.fullmatch(name) else f"no {flavour} kernel of series {name}"
+    where = f"the suite {suite}" if suite else "the archive"
+    lacking = f"; the mirror {state.mirror} lacks {', '.join(state.lacking)}" if state.lacking else ""
+    raise LabError(f"{what} in {where}, which drops old ones{lacking}: `pylivepatch lab kernels` lists what it has")
 
 
-def named(release: str) -> apt.Package:
-    """Return the image package of *release*, which need not be the newest of its series.
+def _packages(image: archive.Listed) -> list[apt.Package]:
+    """Return the packages that have the files of the kernel behind *image*.
 
-    Raises:
-        LabError: The package lists do not have it.
+    From 6.19 on (Debian's packaging) the image package is empty, and depends on those that have something in them.
     """
-    fields = apt.show(f"linux-image-{release}")
-    if fields is None:
-        raise LabError(f"no kernel {release} in the package lists: the archive drops old ones")
-    return apt.Package(fields["Package"], fields["Version"])
+    parts = re.findall(rf"\b(linux-(?:base|binary|modules)-{re.escape(release_of(image))})\b", image.depends)
+    return [apt.Package(name, image.version) for name in (image.name, *parts)]
 
 
-def _fill(package: apt.Package, release: str, into: Path) -> None:
+def _fill(image: archive.Listed, into: Path) -> None:
+    release = release_of(image)
     tree = into / "tree"
-    apt.unpack([package], tree, into / "debs")
-    for name in ("vmlinuz", "config", "System.map"):
-        shutil.move(tree / "boot" / f"{name}-{release}", into / name)
-    # 13 moves everything below usr/
+    apt.unpack(_packages(image), tree, into / "debs", image.distribution)
+    # Debian 13 moves the modules below usr/; with the split packages the rest is there, too
     packed = next((tree / top for top in ("lib/modules", "usr/lib/modules") if (tree / top).is_dir()), None)
     if packed is None:
-        raise LabError(f"{package.name} has no modules in it")
+        raise LabError(f"{image.name} has no modules in it")
+    for name in ("vmlinuz", "config", "System.map"):
+        places = (tree / "boot" / f"{name}-{release}", packed / release / name)
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise LabError(f"{image.name} {image.version} has no {name}: its packages are laid out in a new way")
+        shutil.move(found, into / name)
     (into / "lib").mkdir()
     shutil.move(packed, into / "lib/modules")
     shutil.rmtree(tree)
@@ -138,21 +125,32 @@ def _fill(package: apt.Package, release: str, into: Path) -> None:
         (into / "lib/modules" / release / link).unlink(missing_ok=True)
     (into / "vmlinux").write_bytes(bzimage.vmlinux((into / "vmlinuz").read_bytes()))
     tools.call(["depmod", "-b", into, release], what=f"indexing the modules of {release}")
+    (into / FACTS).write_text(json.dumps([image.version, image.suite, image.distribution]))
 
 
-def resolve(name: str, flavour: str = "standard") -> Kernel:
+FACTS = "package.json"
+"""File of an entry: version, suite and distribution of the package."""
+
+
+def _check(release: str) -> tuple[str, ...]:
+    return ("vmlinuz", "vmlinux", "config", f"lib/modules/{release}/modules.dep.bin", FACTS)
+
+
+def resolve(name: str, flavour: str = "standard", suite: str = "") -> Kernel:
     """Return a stock kernel, fetched into the cache if need be.
 
-    Nothing is installed on the host. When the package lists cannot tell (offline, no lists), the newest
-    one in the cache is used, with a notice.
+    Nothing is installed on the host. When the archive cannot be reached, the newest one in the cache is used, with
+    a notice.
 
     Args:
         name: A series, for example "6.1" or "6.12", for the newest kernel of it; or a whole release, for
             example "6.1.0-54-amd64", for that one as long as the archive or the cache has it.
         flavour: One of `FLAVOURS`; that of the release when *name* is one.
+        suite: The suite that it shall come from, for example "trixie-backports", or a distribution, for example
+            "bookworm"; wherever the newest one is by default.
 
     Raises:
-        ValueError: *name* is neither, *flavour* is none, or not that of the release.
+        ValueError: *name* is neither, *flavour* or *suite* is unknown, or *flavour* is not that of the release.
         LabError: No such kernel, and none in the cache.
         UnsupportedError: The host is not an amd64 machine.
     """
@@ -163,38 +161,54 @@ def resolve(name: str, flavour: str = "standard") -> Kernel:
         raise ValueError(f"kernel {name!r}: expected MAJOR.MINOR, for example 6.1, or a release that ends in -amd64")
     if whole and flavour not in ("standard", whole[2] or "standard"):
         raise ValueError(f"{name} is not of the flavour {flavour!r}")
+    known = [each for distribution, suites in archive.DISTRIBUTIONS.items() for each in {distribution, *suites}]
+    if suite and suite not in known:
+        raise ValueError(f"suite {suite!r}: expected one of {', '.join(sorted(set(known)))}")
     if platform.machine() != "x86_64":
         raise UnsupportedError(
             f"the lab boots amd64 kernels only, and this is {platform.machine()}",
             feature="lab", remedy="run it on an amd64 host")
     series, flavour = (whole[1], whole[2] or "standard") if whole else (name, flavour)
     try:
-        package = named(name) if whole else newest(series, flavour)
-        release = package.name.removeprefix("linux-image-")
-        path = cache.entry(
-            "kernels",
-            f"{release}_{package.version}",
-            lambda into: _fill(package, release, into),
-            check=("vmlinuz", "vmlinux", "config", f"lib/modules/{release}/modules.dep.bin"),
-            notice=f"fetching kernel {release} ({package.version})",
-        )
+        try:
+            return _fetched(find(name, flavour, suite), series, flavour)
+        except archive.OutdatedError:
+            if not archive.follow():
+                raise
+            return _fetched(find(name, flavour, suite), series, flavour)
     except LabError as error:
-        kept = _newest_cached(series, flavour, name if whole else None)
+        kept = _newest_cached(series, flavour, name if whole else None, suite)
         if kept is None:
             raise
         cache.say(f"using the cached kernel {kept.release}: {str(error).splitlines()[0]}")
         return kept
-    return Kernel(series, flavour, release, package.version, path)
 
 
-def _newest_cached(series: str, flavour: str, release: str | None = None) -> Kernel | None:
-    infix = "" if flavour == "standard" else f"{flavour}-"
-    any_release = rf"{re.escape(series)}[.-][^-]*?(?:-\d+)?-{infix}amd64"
-    pattern = re.compile(rf"({re.escape(release) if release else any_release})_(.+)")
+def _fetched(image: archive.Listed, series: str, flavour: str) -> Kernel:
+    release = release_of(image)
+    path = cache.entry("stock", f"{release}_{image.version}", lambda into: _fill(image, into), check=_check(release),
+                       notice=f"fetching kernel {release} ({image.version}, {image.suite})")
+    return Kernel(series, flavour, release, image.version, path, image.suite, image.distribution)
+
+
+def cached() -> Iterator[Kernel]:
+    """Yield the stock kernels in the cache, newest first."""
     found = []
-    for path in (cache.root() / "kernels").glob("*"):
-        match = pattern.fullmatch(path.name)
-        if match and (path / cache.MARKER).is_file():
-            order = [int(number) for number in re.findall(r"\d+", match[2])]
-            found.append((order, Kernel(series, flavour, match[1], match[2], path)))
-    return max(found, key=lambda item: item[0])[1] if found else None
+    for marker in (cache.root() / "stock").glob(f"*/{cache.MARKER}"):
+        release = marker.parent.name.partition("_")[0]
+        match = _RELEASE.fullmatch(release)
+        try:
+            version, suite, distribution = json.loads((marker.parent / FACTS).read_text())
+        except (OSError, ValueError):
+            continue
+        if match:
+            found.append(Kernel(match[1], match[2] or "standard", release, version, marker.parent, suite, distribution))
+    yield from sorted(found, key=lambda kernel: archive.version_key(kernel.version), reverse=True)
+
+
+def _newest_cached(series: str, flavour: str, release: str | None, suite: str) -> Kernel | None:
+    for kernel in cached():
+        if ((kernel.series, kernel.flavour) == (series, flavour) and release in (None, kernel.release)
+                and suite in ("", kernel.suite, kernel.distribution)):  # fmt: skip
+            return kernel
+    return None

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.lab import apt, cache, package, tools
+from pylivepatch.lab import apt, cache, package, toolchain
+from pylivepatch.lab import tools as programs
 from pylivepatch.lab.errors import LabError
 from pylivepatch.lab.kernel import Kernel
 
@@ -47,8 +48,10 @@ def headers(kernel: Kernel) -> Path:
     name = f"linux-headers-{kernel.release}"
 
     def fill(into: Path) -> None:
-        wanted = [item for item in apt.closure([name]) if item.name.startswith(("linux-headers-", "linux-kbuild-"))]
-        apt.unpack(wanted, into, into / "debs")
+        pin = apt.Package(name, kernel.version).pin
+        wanted = [item for item in apt.closure([pin], kernel.distribution)
+                  if item.name.startswith(("linux-headers-", "linux-kbuild-"))]
+        apt.unpack(wanted, into, into / "debs", kernel.distribution)
         makefile = into / "usr/src" / name / "Makefile"
         makefile.write_text(makefile.read_text().replace("/usr/src/", "../"))
         # Debian 13 keeps lib/linux-kbuild-* below usr/; the links lead to both
@@ -69,6 +72,14 @@ def sources(directory: Path) -> list[Path]:
     )
 
 
+def around(tree: Path) -> list[Path]:
+    """Return the directories that the headers *tree* refers to: itself, what it was unpacked with, its source."""
+    unpacked = tree.parent.parent.parent
+    if (unpacked / cache.MARKER).exists():
+        return [unpacked]
+    return [path.resolve() for path in (tree, tree / "source") if path.exists()]
+
+
 def build(kernel: Kernel, directory: Path, *, using: Sequence[Built] = (), tree: Path | None = None) -> Built:
     """Build the modules of *directory* for *kernel*, or return what was built of the same sources before.
 
@@ -85,8 +96,10 @@ def build(kernel: Kernel, directory: Path, *, using: Sequence[Built] = (), tree:
     if not any((directory / name).is_file() for name in ("Kbuild", "Makefile")):
         raise LabError(f"{directory} has neither Kbuild nor Makefile: not a directory of module sources")
     files = sources(directory)
-    key = cache.digest([kernel.path.name, cache.tree_digest(directory, files), *(str(item.path) for item in using)])
-    tree = tree or headers(kernel)
+    tools = toolchain.resolve(kernel) if kernel.distribution else toolchain.here()
+    key = cache.digest([kernel.path.name, tools.key, cache.tree_digest(directory, files),
+                        *(str(item.path) for item in using)])
+    tree = (tree or headers(kernel)).resolve()
 
     def fill(into: Path) -> None:
         work = into / "src"
@@ -98,9 +111,8 @@ def build(kernel: Kernel, directory: Path, *, using: Sequence[Built] = (), tree:
         if using:
             argv += ["KBUILD_EXTRA_SYMBOLS=" + " ".join(str(item.symbols) for item in using),
                      "KCFLAGS=" + " ".join(f"-I{item.path / 'src/include'}" for item in using)]
-        keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
-        tools.call([*argv, "modules"], what=f"building {directory.name} for {kernel.release}",
-                   env={**keep, "LC_ALL": "C"})
+        tools.run([*argv, "modules"], what=f"building {directory.name} for {kernel.release}", cwd=into,
+                  read=[*around(tree), *(item.path for item in using)], write=[into])
         made = sorted(str(path.relative_to(into)) for path in work.rglob("*.ko"))
         if not made:
             raise LabError(f"building {directory} made no module: does its Kbuild say obj-m?")
@@ -154,7 +166,7 @@ def layer(kernel: Kernel, core: Built | None) -> str:
     """
     if core is None:
         return f"lib/modules/{kernel.release}"
-    facts = tools.call(["modinfo", core.modules[0]], what="reading klpctl's names").decode()
+    facts = programs.call(["modinfo", core.modules[0]], what="reading klpctl's names").decode()
     lines = [line for line in facts.splitlines() if line.startswith(("alias:", "depends:", "softdep:", "name:"))]
     key = cache.digest([kernel.path.name, *lines])
 
@@ -166,9 +178,9 @@ def layer(kernel: Kernel, core: Built | None) -> str:
             if path.name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
                 shutil.copy(path, place)
         (place / "kernel").symlink_to(kernel.modules / "kernel")
-        tools.call(["depmod", "-b", into, kernel.release], what=f"indexing the modules of {kernel.release}")
+        programs.call(["depmod", "-b", into, kernel.release], what=f"indexing the modules of {kernel.release}")
 
     check = (f"lib/modules/{kernel.release}/modules.dep.bin",)
-    entry = cache.entry(f"kernels/{kernel.path.name}/layers", key, fill, check=check,
+    entry = cache.entry(f"stock/{kernel.path.name}/layers", key, fill, check=check,
                         notice=f"indexing klpctl among the modules of {kernel.release}")
     return str(entry.relative_to(kernel.path) / "lib/modules" / kernel.release)

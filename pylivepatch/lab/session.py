@@ -90,6 +90,7 @@ def run(
     *,
     kernel: str,
     flavour: str = "standard",
+    suite: str = "",
     cpus: int = 2,
     memory: str = "1G",
     shares: Sequence[str | os.PathLike[str]] = (),
@@ -115,6 +116,8 @@ def run(
         kernel: Series, for example "6.1": the newest stock kernel of it is taken; or a whole release, for
             example "6.1.0-54-amd64".
         flavour: "standard", "cloud" or "rt".
+        suite: Suite or distribution of the archive that the kernel is from, for example "bookworm"; by default the
+            one that has the newest.
         cpus: Number of CPUs.
         memory: For example "1G" or "512M".
         shares: Directories of the host, mounted read-write at the same path. The command starts in the
@@ -147,8 +150,8 @@ def run(
         raise ValueError(f"timeout of {timeout} s: expected more than 0")
     size = parse_size(memory)
     plan = share.plan([Path(item) for item in shares])
-    target = kernel_module.resolve(kernel, flavour)
-    root = image.resolve()
+    target = kernel_module.resolve(kernel, flavour, suite)
+    root = image.resolve(target)
     core = module.klpctl(target) if klpctl else None
     layer = module.layer(target, core)
     built = _modules(target, [Path(item) for item in modules], core)
@@ -168,7 +171,7 @@ def run(
     archive.folder("lab/modules")
     archive.tree("lab/python", library)
 
-    accelerator = accel.for_series(accel.choose(target.vmlinux, root.busybox), target.series)
+    accelerator = accel.for_kernel(accel.choose(target.vmlinux, root.busybox), target.vmlinux)
     if prepared:
         prepared(target)
     with ExitStack() as stack:

@@ -12,7 +12,6 @@ from pathlib import Path
 from pylivepatch.lab.errors import LabError
 
 PACKAGES: Mapping[str, str] = {
-    "apt-cache": "apt",
     "apt-get": "apt",
     "bwrap": "bubblewrap",
     "depmod": "kmod",
@@ -20,6 +19,7 @@ PACKAGES: Mapping[str, str] = {
     "make": "make",
     "mke2fs": "e2fsprogs",
     "modinfo": "kmod",
+    "prlimit": "util-linux",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "unshare": "util-linux",

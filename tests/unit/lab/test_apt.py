@@ -6,15 +6,6 @@ from __future__ import annotations
 from pylivepatch.lab import apt
 
 
-def test_stanza_with_continuation_lines() -> None:
-    """Only the first paragraph counts, and folded lines belong to their field."""
-    text = "Package: linux-image-amd64\nDepends: a (= 1), b\nDescription: one\n two\n .\n\nPackage: other\n"
-    fields = apt.parse_stanza(text)
-    assert fields["Package"] == "linux-image-amd64"
-    assert fields["Depends"] == "a (= 1), b"
-    assert fields["Description"] == "one\ntwo\n."
-
-
 def test_uris_give_names_and_versions() -> None:
     """Epochs, which apt quotes in file names, come out as they are."""
     text = (

@@ -3,61 +3,64 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from pylivepatch.lab import apt, kernel
+from pylivepatch.lab import archive, kernel
 from pylivepatch.lab.errors import LabError
-
-KNOWN = {
-    "linux-image-6.1-amd64": {"Depends": "linux-image-6.1.0-56-amd64 (= 6.1.192-2)"},
-    "linux-image-6.1.0-56-amd64": {"Version": "6.1.192-2"},
-    "linux-image-6.1.0-54-amd64": {"Version": "6.1.190-1"},
-    "linux-image-6.12.115+deb12-rt-amd64": {"Version": "6.12.115-2~deb12u1"},
-}
 
 
 @pytest.fixture(autouse=True)
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive with a few packages, a cache of its own, and kernels that are as good as fetched."""
+def fetched(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that are as good as fetched."""
 
-    def show(name: str) -> dict[str, str] | None:
-        return {"Package": name, **KNOWN[name]} if name in KNOWN else None
-
-    def fill(_package: apt.Package, release: str, into: Path) -> None:
-        for name in ("vmlinuz", "vmlinux", "config", f"lib/modules/{release}/modules.dep.bin"):
+    def fill(image: archive.Listed, into: Path) -> None:
+        for name in kernel._check(kernel.release_of(image)):
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             (into / name).touch()
+        (into / kernel.FACTS).write_text(json.dumps([image.version, image.suite, image.distribution]))
 
-    monkeypatch.setenv("PYLIVEPATCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(apt, "show", show)
-    monkeypatch.setattr(apt, "update", lambda: None)
     monkeypatch.setattr(kernel, "_fill", fill)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
 
 
 @pytest.mark.parametrize(
-    ("name", "series", "flavour", "release", "version"),
+    ("name", "flavour", "suite", "release", "version", "distribution"),
     [
-        ("6.1", "6.1", "standard", "6.1.0-56-amd64", "6.1.192-2"),
-        ("6.1.0-54-amd64", "6.1", "standard", "6.1.0-54-amd64", "6.1.190-1"),
-        ("6.12.115+deb12-rt-amd64", "6.12", "rt", "6.12.115+deb12-rt-amd64", "6.12.115-2~deb12u1"),
+        ("6.1", "standard", "", "6.1.0-56-amd64", "6.1.192-2", "bookworm"),
+        ("6.1", "cloud", "", "6.1.0-56-cloud-amd64", "6.1.192-2", "bookworm"),
+        ("6.1.0-54-amd64", "standard", "", "6.1.0-54-amd64", "6.1.190-1", "bookworm"),
+        ("6.12", "standard", "bookworm", "6.12.117+deb12-amd64", "6.12.117-1~deb12u1", "bookworm"),
+        ("6.12", "standard", "trixie-security", "6.12.118+deb13-amd64", "6.12.118-1", "trixie"),
+        ("6.12.115+deb12-rt-amd64", "rt", "", "6.12.115+deb12-rt-amd64", "6.12.115-2~deb12u1", "bookworm"),
+        ("7.3", "standard", "", "7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie"),
     ],
 )
-def test_names(name: str, series: str, flavour: str, release: str, version: str) -> None:
-    """A series means its newest kernel, a release that one."""
-    found = kernel.resolve(name)
-    assert (found.series, found.flavour, found.release, found.version) == (series, flavour, release, version)
+def test_names(name: str, flavour: str, suite: str, release: str, version: str, distribution: str) -> None:
+    """A series means its newest kernel, in the suite that is asked for; a release that one."""
+    found = kernel.resolve(name, "standard" if name == release else flavour, suite)
+    assert (found.flavour, found.release, found.version, found.distribution) == (
+        flavour, release, version, distribution)  # fmt: skip
+    assert release.startswith(found.series)
 
 
-def test_a_release_that_the_archive_dropped_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_that_the_archive_dropped_comes_from_the_cache(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cached kernel of that very release is used, and never another one."""
     kernel.resolve("6.1.0-54-amd64")
-    monkeypatch.setattr(apt, "show", lambda _name: None)
+    monkeypatch.setattr(archive.State, "kernels", lambda _self: [])
     assert kernel.resolve("6.1.0-54-amd64").version == "6.1.190-1"
-    with pytest.raises(LabError, match=r"no kernel 6\.1\.0-56-amd64"):
+    assert kernel.resolve("6.1").release == "6.1.0-54-amd64"
+    with pytest.raises(LabError, match=r"no kernel 6\.1\.0-56-amd64 in the archive.*pylivepatch lab kernels"):
         kernel.resolve("6.1.0-56-amd64")
+
+
+def test_what_the_mirror_lacks_is_said(state: Path) -> None:
+    """A kernel of a suite that the mirror does not have cannot be had, and the error says why."""
+    (state / "facts.json").write_text(json.dumps({"mirror": "http://m.example/", "lacking": ["sid"], "libc": {}}))
+    with pytest.raises(LabError, match=r"no standard kernel of series 7\.2 .*http://m\.example/ lacks sid"):
+        kernel.resolve("7.2")
 
 
 def test_a_release_has_its_own_flavour() -> None:
@@ -65,3 +68,17 @@ def test_a_release_has_its_own_flavour() -> None:
     with pytest.raises(ValueError, match="not of the flavour 'cloud'"):
         kernel.resolve("6.1.0-54-amd64", "cloud")
 
+
+def test_an_unknown_suite_is_refused() -> None:
+    """A suite that has no kernels of ours is a mistake, named with those that have."""
+    with pytest.raises(ValueError, match=r"suite 'jessie': expected one of bookworm, bookworm-backports"):
+        kernel.resolve("6.1", suite="jessie")
+
+
+def test_split_packages_are_fetched_together() -> None:
+    """Since 6.19 the image package is empty: the packages that it is split into belong to it."""
+    image = kernel.find("7.3")
+    assert [package.name for package in kernel._packages(image)] == [
+        "linux-image-7.3.4+deb13-amd64", "linux-base-7.3.4+deb13-amd64", "linux-binary-7.3.4+deb13-amd64",
+        "linux-modules-7.3.4+deb13-amd64"]  # fmt: skip
+    assert [package.name for package in kernel._packages(kernel.find("6.1"))] == ["linux-image-6.1.0-56-amd64"]
