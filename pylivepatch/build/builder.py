@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.build import insn, layout, paths, reach
+from pylivepatch.build import external, insn, layout, paths, reach
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiler
 from pylivepatch.build.diff import Diff
 from pylivepatch.build.elf import Object
+from pylivepatch.build.external import External, ExternalTree
 from pylivepatch.build.extract import Extract, Extractor
 from pylivepatch.build.image import VMLINUX, Image
 from pylivepatch.build.link import About, link, module_name
@@ -39,7 +40,8 @@ MOST_UNITS = 40
 def build(
     diffs: Sequence[Path], *, target: Target, output: Path | None = None, name: str = "", replace: bool = False,
     foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
-    explain: bool = False, confined: bool = True, say: Callable[[str], None] = lambda _: None,
+    explain: bool = False, confined: bool = True, module_source: Path | None = None,
+    module_files: Sequence[Path] = (), module_make: Sequence[str] = (), say: Callable[[str], None] = lambda _: None,
 ) -> BuildResult:
     """Build a patch module from diffs of the kernel's source.
 
@@ -59,6 +61,10 @@ def build(
         explain: Add the first changed instruction of each function to the result.
         confined: Run the compiler, and all that works on the diff, in a sandbox (`pylivepatch.lab.sandbox.Sandbox`).
             False gives the author of a diff, or of a source, all files that the caller can read.
+        module_source: Directory of the source, with its Kbuild, of modules that are not of the kernel's own tree: the
+            diffs are of that source then.
+        module_files: Files of these modules that are in use; those that *target* has by default.
+        module_make: More arguments for their make, such as "CONFIG_FOO=m".
         say: Called with a line of text at the beginning of each step.
 
     Raises:
@@ -70,12 +76,16 @@ def build(
     """
     if not diffs:
         raise BuildError("no diff", kind="nothing")
-    parsed = Diff.joined([Diff.parse(Path(path).read_text(errors="surrogateescape"), str(path)) for path in diffs])
+    modules = External(module_source, tuple(module_files), tuple(module_make)) if module_source else None
+    if modules is None and (module_files or module_make):
+        raise ValueError("module_files and module_make are for modules of their own source: give module_source, too")
+    parsed = Diff.joined([Diff.parse(Path(path).read_text(errors="surrogateescape"), str(path),
+                                     is_kernel=modules is None) for path in diffs])
     if output is None:
         output = Path(f"{module_name(name or Path(diffs[0]).stem)}.ko")
     about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves), replace, foreign,
                   parsed.text)
-    job = _Job(parsed, about, target, confined, say)
+    job = _Job(parsed, about, target, modules, confined, say)
     try:
         return job.run(None if dry_run else output, explain=explain)
     except LimitError as error:
@@ -87,7 +97,8 @@ def build(
             raise
         say(f"the prepared source was damaged ({damage[0]}): preparing it anew")
         tree.discard()
-        return _Job(parsed, about, target, confined, say).run(None if dry_run else output, explain=explain)
+        job = _Job(parsed, about, target, modules, confined, say)
+        return job.run(None if dry_run else output, explain=explain)
 
 
 @dataclass(slots=True)
@@ -101,9 +112,11 @@ class _Compiled:
 
 class _Job:
     def __init__(
-        self, diff: Diff, about: About, target: Target, confined: bool, say: Callable[[str], None],
+        self, diff: Diff, about: About, target: Target, modules: External | None, confined: bool,
+        say: Callable[[str], None],
     ) -> None:
-        self.diff, self.about, self.target, self.confined, self.say = diff, about, target, confined, say
+        self.diff, self.about, self.target, self.modules = diff, about, target, modules
+        self.confined, self.say = confined, say
         self.tree: Tree | None = None
         self.seconds: dict[str, float] = {}
         self.notes = [f"{path} is not part of this kernel's code, and was left out" for path in diff.ignored]
@@ -116,11 +129,14 @@ class _Job:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def run(self, output: Path | None, *, explain: bool) -> BuildResult:
-        with self._step("prepare", f"preparing the source of {self.target.release}"):
-            tree = self.tree = prepare(self.target, say=self.say, confined=self.confined)
+        of = self.modules.source if self.modules else self.target.release
+        with self._step("prepare", f"preparing the source of {of}"):
+            tree = self.tree = (
+                external.prepare(self.target, self.modules, say=self.say, confined=self.confined) if self.modules else
+                prepare(self.target, say=self.say, confined=self.confined))
             touched = self._units(tree, units(tree))
             compiler = Compiler(tree)
-        symbols = Symbols(exports(self.target.headers / "Module.symvers"), self._image)
+        symbols = Symbols(exports(tree.symvers), self._image)
         with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
             work = Path(folder)
             names = ", ".join(unit.source for unit in touched[:3]) + (" …" if len(touched) > 3 else "")
@@ -259,15 +275,8 @@ class _Job:
                     "would be compiled for one and proved on the other", kind="mismatch",
                     remedy="name the image of that release (--image)")
             return image
-        found = [path for path in self.target.modules.rglob("*.ko*")
-                 if path.name.partition(".")[0].replace("-", "_") == name]
-        if len(found) > 1:
-            raise MismatchError(f"{self.target.modules} has {len(found)} modules called {name}: {found[0]}, {found[1]}",
-                                kind="mismatch", symbol=name, remedy="leave there the one that is in use (--modules)")
-        if found:
-            return Image.module(name, found[0])
-        raise MismatchError(f"{self.target.modules} has no module {name}", kind="mismatch",
-                            remedy="name the directory of the modules of this kernel")
+        own = self.tree.modules if isinstance(self.tree, ExternalTree) else {}
+        return Image.module(name, own.get(name) or external.find(self.target.modules, name))
 
     def _result(
         self, compiled: list[_Compiled], extract: Extract, output: Path | None, *, explain: bool,

@@ -55,8 +55,9 @@ class Compiler:
             BuildError: It does not compile, with the compiler's own words.
         """
         command = re.sub(r"-Wp,-MMD,\S+", "", self._compile_command(unit))
-        command = re.sub(r" -o \S+ ", f" -o {out} {self._extra} ", command)
-        done = self._shell(command, root, out)
+        headers = f"-I{root}/include " if self.tree.where != self.tree.path else ""  # klpctl's, for callbacks
+        command = re.sub(r" -o \S+ ", f" -o {out} {headers}{self._extra} ", command)
+        done = self._shell(*self.tree.relocated(command, root), out)
         if done.status:
             words = done.stderr.decode(errors="replace").splitlines()
             said = "\n".join(line for line in words if ": warning:" not in line)
@@ -69,7 +70,7 @@ class Compiler:
         if found is None or "--link" in found[1]:
             return None  # the only object of its module, shown as the whole module
         program, *options = found[1].split()
-        return [str(self.tree.path / program), *dict.fromkeys([*options, "--module"])]
+        return [str(self.tree.where / program), *dict.fromkeys([*options, "--module"])]
 
     def _object(self, unit: Unit) -> Path:
         return self.tree.path / unit.goal
@@ -88,6 +89,6 @@ class Compiler:
     def _compile_command(self, unit: Unit) -> str:
         return self._saved(unit).partition(" ; ")[0]
 
-    def _shell(self, command: str, root: Path, out: Path) -> Done:
+    def _shell(self, command: str, where: Path, out: Path) -> Done:
         box = self.tree.sandbox(out.parent)
-        return box.run(["bash", "-c", command], cwd=root, what=f"compiling {out.name}")
+        return box.run(["bash", "-c", command], cwd=where, what=f"compiling {out.name}")

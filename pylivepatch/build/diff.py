@@ -62,8 +62,13 @@ class Diff:
         return "".join(text if text.endswith("\n") else text + "\n" for text in self.texts)
 
     @classmethod
-    def parse(cls, text: str, name: str = "diff") -> Self:
+    def parse(cls, text: str, name: str = "diff", *, is_kernel: bool = True) -> Self:
         """Read a unified diff.
+
+        Args:
+            text: The diff.
+            name: What to call it.
+            is_kernel: Whether it is of the kernel's own source, whose paths tell what cannot be patched.
 
         Raises:
             BadDataError: It is none, or changes more than text: binary files, names, modes.
@@ -82,10 +87,11 @@ class Diff:
         if not found:
             raise BadDataError(f"{name} is no unified diff: no `--- a/FILE`, `+++ b/FILE` and `@@` in it",
                                remedy="make it with git diff or diff -up")
-        kept = [file for file in found.values() if not paths.ignored(file.path)]
+        ignored = tuple(path for path in found if paths.ignored(path, is_kernel=is_kernel))
+        kept = [file for path, file in found.items() if path not in ignored]
         for file in kept:
-            _judge(file)
-        return cls((text,), (name,), tuple(kept), tuple(path for path in found if paths.ignored(path)))
+            _judge(file, is_kernel=is_kernel)
+        return cls((text,), (name,), tuple(kept), ignored)
 
     @classmethod
     def joined(cls, diffs: Sequence[Diff]) -> Self:
@@ -159,7 +165,7 @@ class Diff:
             self._patch_one(text, name, tree.sandbox(into), into)
 
     def _patch_one(self, text: str, name: str, box: Sandbox, into: Path) -> None:
-        text = "".join(part for path, part in _split(text) if not paths.ignored(path))
+        text = "".join(part for path, part in _split(text) if path not in self.ignored)
         level = 1 if all(path.startswith(("a/", "b/")) or path == _NULL
                          for pair in _FILE.findall(text) for path in pair) else 0
         argv = ["patch", f"-p{level}", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
@@ -187,9 +193,9 @@ def _stripped(path: str, name: str) -> str:
     return bare
 
 
-def _judge(file: FileDiff) -> None:
+def _judge(file: FileDiff, *, is_kernel: bool) -> None:
     """Refuse what no patch can change."""
-    rule = paths.refused(file.path)
+    rule = paths.refused(file.path, is_kernel=is_kernel)
     if rule is not None:
         raise BuildError(f"{file.path} cannot be patched: {rule.reason}", kind=rule.kind, file=file.path,
                          remedy=rule.remedy)

@@ -41,16 +41,27 @@ RULES = tuple(Rule(re.compile(pattern), kind, reason, remedy) for pattern, kind,
      "patching-itself", "patching itself runs through it", _OTHERS),
 ))
 
+_ANYWHERE = frozenset({"build-system", "assembly"})
+"""Rules that hold for modules of another source, too."""
+
+_NO_CODE = re.compile(
+    r"(?:.*/)?(?:README|COPYING|LICENSE|dkms\.conf)\Z|.*\.(?:rst|txt|yaml|json|md)\Z|(?:.*/)?\.[^/]*\Z")
 _IGNORED = re.compile(
     r"(?:Documentation|tools|samples|LICENSES|debian|usr|rust)/|arch/(?!x86/)|(?:MAINTAINERS|CREDITS|README|COPYING)\Z"
     r"|\.[^/]*\Z|.*\.(?:rst|txt|yaml|json|md|dts|dtsi)\Z|.*/(?:selftests|kunit)/")
 
 
-def refused(path: str) -> Rule | None:
-    """Return the rule by which *path* cannot be patched, or None."""
-    return next((rule for rule in RULES if rule.pattern.match(path)), None)
+def refused(path: str, *, is_kernel: bool = True) -> Rule | None:
+    """Return the rule by which *path* cannot be patched, or None.
+
+    Args:
+        path: From the top of the source.
+        is_kernel: Whether that is the kernel's own source, where a path says what a file is.
+    """
+    rules = RULES if is_kernel else [rule for rule in RULES if rule.kind in _ANYWHERE]
+    return next((rule for rule in rules if rule.pattern.match(path)), None)
 
 
-def ignored(path: str) -> bool:
+def ignored(path: str, *, is_kernel: bool = True) -> bool:
     """Tell whether *path* is no code of this kernel."""
-    return bool(_IGNORED.match(path))
+    return bool((_IGNORED if is_kernel else _NO_CODE).match(path))

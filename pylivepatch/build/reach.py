@@ -13,12 +13,11 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence, Set
-from pathlib import Path
 
 from pylivepatch.build import paths
 from pylivepatch.build.declarations import HARMLESS, UNFINISHED, UnclearError, declarations, names
 from pylivepatch.build.tree import Tree
-from pylivepatch.build.units import TOP, Unit, Units
+from pylivepatch.build.units import Unit, Units
 
 MOST_HEADERS = 500
 """Headers that are read in search of a name; one that more of them mention has no meaning of its own."""
@@ -50,7 +49,7 @@ def concerned(
     while fresh:
         more: set[str] = set()
         spelled = _spelled(tree, fresh)
-        files = _mentioning(tree.path, spelled)
+        files = _mentioning(tree, spelled)
         if len(files) > MOST_HEADERS:
             return None
         for file in files:
@@ -72,7 +71,7 @@ def concerned(
 
 def users(tree: Tree, name: str) -> list[str]:
     """Return the sources, assembly too, that have the word *name*."""
-    return [file for file in _grep(tree.path, ["-lwF", "--include=*.[cS]", *_words({name})]) if _ours(file)]
+    return [file for file in _grep(tree, ["-lwF", "--include=*.[cS]", *_words({name})]) if _ours(file)]
 
 
 def beyond(tree: Tree, texts: tuple[str, str]) -> tuple[str, str] | None:
@@ -84,7 +83,7 @@ def beyond(tree: Tree, texts: tuple[str, str]) -> tuple[str, str] | None:
         found = names(*texts)
     except UnclearError:
         return None
-    for file in _grep(tree.path, ["-lwF", "--include=*.[chS]", *_words(found)]) if found else ():
+    for file in _grep(tree, ["-lwF", "--include=*.[chS]", *_words(found)]) if found else ():
         rule = paths.refused(file)
         if rule is not None and rule.kind in ("assembly", "vdso") and _ours(file):
             return next(name for name in sorted(found) if re.search(
@@ -146,7 +145,7 @@ def _pastes(tree: Tree) -> set[str]:
     except (OSError, ValueError):
         pass
     found: set[str] = set()
-    for file in _grep(tree.path, ["-lF", "--include=*.[ch]", "##"]):
+    for file in _grep(tree, ["-lF", "--include=*.[ch]", "##"]):
         for parameters, body in _DEFINE.findall((tree.path / file).read_text(errors="replace").replace("\\\n", " ")):
             own = {name.strip() for name in parameters.split(",")}
             found |= {piece for pair in _PASTE.findall(body) for piece in pair if piece and piece not in own}
@@ -157,9 +156,9 @@ def _pastes(tree: Tree) -> set[str]:
     return found
 
 
-def _mentioning(top: Path, wanted: Iterable[str]) -> list[str]:
+def _mentioning(tree: Tree, wanted: Iterable[str]) -> list[str]:
     """Return the headers that have one of these words."""
-    return [file for file in _grep(top, ["-lwF", "--include=*.h", *_words(wanted)]) if _ours(file)]
+    return [file for file in _grep(tree, ["-lwF", "--include=*.h", *_words(wanted)]) if _ours(file)]
 
 
 def _words(wanted: Iterable[str]) -> list[str]:
@@ -171,9 +170,8 @@ def _ours(file: str) -> bool:
     return not file.startswith("arch/") or file.startswith("arch/x86/")
 
 
-def _grep(top: Path, options: Sequence[str]) -> list[str]:
-    folders = sorted({name.partition("/")[0] for name in (*TOP, "include") if (top / name).is_dir()})
-    said = subprocess.run(["grep", "-r", "--exclude-dir=tools", *options, *folders], cwd=top, capture_output=True,
-                          text=True, errors="surrogateescape", check=False,
+def _grep(tree: Tree, options: Sequence[str]) -> list[str]:
+    said = subprocess.run(["grep", "-r", "--exclude-dir=tools", *options, *tree.folders], cwd=tree.path,
+                          capture_output=True, text=True, errors="surrogateescape", check=False,
                           env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}).stdout
     return said.splitlines()

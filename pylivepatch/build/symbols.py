@@ -7,7 +7,7 @@ livepatch core looks up by object, name and position (sympos) when the patch or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,10 +72,10 @@ class Export:
     namespace: str
 
 
-def exports(symvers: Path) -> dict[str, Export]:
-    """Read what the kernel and its modules export, out of the headers' Module.symvers."""
+def exports(symvers: Iterable[Path]) -> dict[str, Export]:
+    """Read what the kernel and its modules export, out of the headers' Module.symvers and others of that kind."""
     found = {}
-    for line in symvers.read_text().splitlines():
+    for line in (line for path in symvers for line in path.read_text().splitlines()):
         crc, name, owner, _, *rest = line.split("\t")
         module = owner.rpartition("/")[2].replace("-", "_")
         found[name] = Export(module, crc, rest[0] if rest else "")

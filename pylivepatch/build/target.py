@@ -130,7 +130,7 @@ def _target(kernel: stock.Kernel, given: Given) -> Target:
             raise FileNotFoundError(2, "No such file or directory", str(path))
     for folder in (given.get("source"), given.get("headers")):
         if folder:
-            _check_owner(folder)
+            check_owner(folder)
     packaged = bool(kernel.version)
     boot = Path("/boot")
     release = kernel.release
@@ -145,7 +145,7 @@ def _target(kernel: stock.Kernel, given: Given) -> Target:
                   modules.resolve(), headers.resolve(), given.get("compiler") or _compiler(config), kernel)
 
 
-def _check_owner(folder: Path) -> None:
+def check_owner(folder: Path) -> None:
     """Refuse to run another user's Makefiles as root: what make runs, and what it makes, is that user's."""
     if os.geteuid():
         return

@@ -20,6 +20,10 @@ from pylivepatch.lab import LabError, apt, cache, tools
 from pylivepatch.lab import module as lab_module
 from pylivepatch.lab.sandbox import Done, Limits, Sandbox
 
+TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel",
+       "certs", "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
+"""Where kbuild begins."""
+
 _MANIFEST = ".manifest.json"
 _STAMP = "include/generated/utsrelease.h"
 _SOURCES = (".c", ".h", "Makefile", "Kbuild")
@@ -48,7 +52,7 @@ class Tree:
 
         They see it, the headers of the kernel and of klpctl, and the compiler; they may change what is in *write*.
         """
-        return _sandbox(self.target, confined=self.confined).seeing(self.path, write=write)
+        return sandbox_for(self.target, confined=self.confined).seeing(self.path, write=write)
 
     def make(self, goals: Sequence[str], what: str) -> None:
         """Let the kernel's own build make *goals*, under the tree's lock.
@@ -61,6 +65,25 @@ class Tree:
         if done.status:
             raise BuildError(f"{what} failed:\n{done.output(20)}", kind="compile",
                              remedy="the source as it is does not compile: is it of this kernel?")
+
+    @property
+    def folders(self) -> list[str]:
+        """Top directories of what this kernel is compiled of."""
+        return sorted({name.partition("/")[0] for name in (*TOP, "include") if (self.path / name).is_dir()})
+
+    @property
+    def where(self) -> Path:
+        """Where kbuild runs the compiler, and has its tools."""
+        return self.path
+
+    @property
+    def symvers(self) -> tuple[Path, ...]:
+        """The lists of what the kernel and its modules export."""
+        return (self.target.headers / "Module.symvers",)
+
+    def relocated(self, command: str, root: Path) -> tuple[str, Path]:
+        """Return a command of the tree for a shadow of it, and where to run it."""
+        return command, root
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -115,12 +138,12 @@ def prepare(target: Target, *, say: Callable[[str], None] = cache.say, confined:
                             ignore=shutil.ignore_patterns(".git", "*.o", "*.ko", "*.cmd"))
         say("configuring and preparing it, once")
         shutil.copy(target.config, into / ".config")
-        box = _sandbox(target, confined=confined).seeing(write=[into])
+        box = sandbox_for(target, confined=confined).seeing(write=[into])
         for goal in ("olddefconfig", "modules_prepare"):
             done = _run(box, target, [goal], into, f"make {goal}")
             if done.status:
                 raise LabError(f"make {goal} failed in the source of {target.release}:\n{done.output(15)}")
-        (into / _MANIFEST).write_text(json.dumps(dict(_files(into))))
+        record(into)
 
     entry = cache.entry("trees", f"{target.release}-{key}", fill, check=(_STAMP, ".config", _MANIFEST), in_place=True)
     return Tree(entry, target, confined)
@@ -139,11 +162,16 @@ def _make(target: Target) -> list[str]:
             f"HOSTCC={target.compiler}", f"KERNELRELEASE={target.release}", "KCFLAGS=-g0"]
 
 
+def record(top: Path) -> None:
+    """Note the sources of a tree as they are, so that `Tree.damage` can tell."""
+    (top / _MANIFEST).write_text(json.dumps(dict(_files(top))))
+
+
 def _run(box: Sandbox, target: Target, goals: Sequence[str], tree: Path, what: str) -> Done:
     return box.run([*_make(target), *goals], cwd=tree, what=what, limits=Limits(seconds=4 * 3600.0))
 
 
-def _sandbox(target: Target, *, confined: bool) -> Sandbox:
+def sandbox_for(target: Target, *, confined: bool) -> Sandbox:
     """Return where programs run that build for *target*."""
     headers = next((path.parent for path in target.headers.parents if path.parts[-2:] == ("usr", "src")), None)
     read = {target.headers, *([headers] if headers else [])}

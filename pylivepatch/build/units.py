@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pylivepatch.build.image import VMLINUX
-from pylivepatch.build.tree import Tree
+from pylivepatch.build.tree import TOP, Tree
 
 _WALK = Path(__file__).with_name("walk.mk")
-TOP = ("init", "usr", "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/power", "arch/x86/video", "kernel",
-        "certs", "mm", "fs", "ipc", "security", "crypto", "io_uring", "block", "drivers", "sound", "net", "virt", "lib")
-_UNITS, _INCLUDES = ".owners.json", ".reached.json"
+OWNERS, _INCLUDES = ".owners.json", ".reached.json"
 _ROOTS = ("include/", "include/uapi/", "arch/x86/include/", "arch/x86/include/uapi/", "include/generated/",
           "arch/x86/include/generated/", "arch/x86/include/generated/uapi/", "include/generated/uapi/")
 _ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
@@ -91,16 +89,32 @@ class Units:
 
 def units(tree: Tree) -> Units:
     """Return the units of *tree*: evaluated when asked for the first time, and kept in the tree."""
-    memo = tree.path / _UNITS
+    memo = tree.path / OWNERS
     try:
         known = json.loads(memo.read_text())
     except (OSError, ValueError):
         with tree.lock():
             known = _walk(tree)
-            fresh = memo.with_suffix(".new")
-            fresh.write_text(json.dumps(known))
-            fresh.rename(memo)
+            _write(memo, known)
     return Units(tree, known)
+
+
+def remember(top: Path, found: Mapping[str, Sequence[Sequence[str]]], lines: Mapping[str, Sequence[str]]) -> None:
+    """Keep what is known in another way of what a tree's build makes.
+
+    Args:
+        top: The tree.
+        found: For each source, what it becomes a part of, and the object.
+        lines: For each header, as a path from the source's directory, the sources that have it.
+    """
+    _write(top / OWNERS, found)
+    _write(top / _INCLUDES, {"lines": lines, "folders": {}})
+
+
+def _write(memo: Path, data: object) -> None:
+    fresh = memo.with_suffix(".new")
+    fresh.write_text(json.dumps(data))
+    fresh.rename(memo)
 
 
 def _walk(tree: Tree) -> dict[str, list[tuple[str, str]]]:
@@ -194,9 +208,7 @@ class _Includes:
             if text:
                 lines[text[1]].append(file)
         with tree.lock():
-            fresh = memo.with_suffix(".new")
-            fresh.write_text(json.dumps({"lines": lines, "folders": _searched(options)}))
-            fresh.rename(memo)
+            _write(memo, {"lines": lines, "folders": _searched(options)})
         return cls(lines, _searched(options))
 
     def including(self, path: str) -> list[str]:

@@ -38,6 +38,12 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option("--headers", type=_EXISTING, help="The build directory for the kernel's modules.")
 @click.option("--modules", type=_EXISTING, help="The directory /lib/modules/RELEASE of the kernel.")
 @click.option("--compiler", help="The C compiler, when it is not the one that the configuration names.")
+@click.option("--module-source", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+              help="The diffs are of the source of modules that are not of the kernel's tree, with its Kbuild in DIR.")
+@click.option("--module-file", "module_files", multiple=True, metavar="FILE",
+              type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Such a module that is in use, when it is not in /lib/modules; more than once for several.")
+@click.option("--module-make", multiple=True, metavar="ARGUMENT", help="One more argument for their make.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The module file to write.")
 @click.option("--replace", is_flag=True, help="Replace all patches before this one.")
 @click.option("--foreign", is_flag=True, help="An ordinary livepatch module: no klpctl, enabled when loaded.")
@@ -52,7 +58,8 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 def build(
     session: Session, diffs: tuple[Path, ...], kernel: str | None, flavour: str, release: str | None,
     source: Path | None, config: Path | None, image: Path | None, headers: Path | None, modules: Path | None,
-    compiler: str | None, output: Path | None, replace: bool, foreign: bool, description: str, cves: tuple[str, ...],
+    compiler: str | None, module_source: Path | None, module_files: tuple[Path, ...], module_make: tuple[str, ...],
+    output: Path | None, replace: bool, foreign: bool, description: str, cves: tuple[str, ...],
     dry_run: bool, unconfined: bool, explain: bool,
 ) -> None:
     """Build a patch module from one or more diffs of the kernel's source.
@@ -84,6 +91,7 @@ def build(
         target = for_series(kernel, flavour, **given) if kernel else for_release(release or platform.release(), **given)
         result = build_patch(diffs, target=target, output=output, replace=replace, foreign=foreign,
                              description=description, cves=cves, dry_run=dry_run, explain=explain,
+                             module_source=module_source, module_files=module_files, module_make=module_make,
                              confined=not unconfined, say=say)
     except ValueError as error:
         if isinstance(error, LabError):
