@@ -5,7 +5,8 @@ What a stranger's diff makes of a compiler is a program of the stranger's. Here 
 nothing but the directories that are named for that, and has bounds of time, memory, output and file size. bubblewrap
 makes the namespace where it is installed and allowed to, else unshare(1) and mount(8) do.
 
-Inside there is no /proc, no /sys, of /dev only null, and /tmp is empty and private. Capabilities are dropped.
+Inside there is no /sys, of /dev only null, of /proc one made-up file, and /tmp is empty and private. Capabilities are
+dropped.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ TOOLCHAIN = ("usr/bin", "usr/sbin", "usr/include", "usr/lib", "usr/lib32", "usr/
 _PATH = "/usr/bin:/usr/sbin:/bin:/sbin"
 _FLAGS = ((os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"), (os.ST_NOATIME, "noatime"),
           (os.ST_NODIRATIME, "nodiratime"), (os.ST_RELATIME, "relatime"))  # fmt: skip
+_MAPS = "/proc/self/maps"
+_STACK = "7ffffffde000-7ffffffff000 rw-p 00000000 00:00 0 [stack]\n"
+"""What objtool of 6.16 and later insists on reading, to tell an overflow of its stack from other crashes."""
+
 _SCRATCH = 2 << 30
 """Bytes that /tmp may hold."""
 
@@ -238,7 +243,11 @@ def _bubblewrap(sandbox: Sandbox, cwd: Path, inner: list[str]) -> Iterator[list[
     argv += ["--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--size", str(_SCRATCH), "--tmpfs", "/tmp"]
     for outside, inside, writable in sandbox.binds():
         argv += ["--bind" if writable else "--ro-bind", str(outside), str(inside)]
-    yield [*argv, "--remount-ro", "/", "--chdir", str(cwd), "--", *inner]
+    with tempfile.NamedTemporaryFile("w", prefix="pylivepatch-sandbox-") as maps:
+        maps.write(_STACK)
+        maps.flush()
+        argv += ["--ro-bind", maps.name, _MAPS]
+        yield [*argv, "--remount-ro", "/", "--chdir", str(cwd), "--", *inner]
 
 
 @contextlib.contextmanager
@@ -248,7 +257,8 @@ def _unshare(sandbox: Sandbox, cwd: Path, inner: list[str], *, user: bool = True
         script = "\n".join([
             "set -e", *_mounts(sandbox, box), f"cd {place}", "mkdir .old", "ln -s .old/proc proc", "pivot_root . .old",
             "cd /", "umount -l /.old",  # which reads /proc
-            "rm proc", "rmdir .old", "mount -t tmpfs -o remount,ro,nosuid,nodev sandbox /",
+            "rm proc", "rmdir .old", f"mkdir -p {Path(_MAPS).parent}", f"printf %s {shlex.quote(_STACK)} >{_MAPS}",
+            "mount -t tmpfs -o remount,ro,nosuid,nodev sandbox /",
             f"cd {shlex.quote(str(cwd))}", "set +e",
             'setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"', "exit $?",  # not as process 1
         ])
