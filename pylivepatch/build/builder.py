@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 from pylivepatch.build import external, insn, layout, paths, reach
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiler
-from pylivepatch.build.diff import Diff
+from pylivepatch.build.diff import Applied, Diff, FileDiff
 from pylivepatch.build.elf import Object
 from pylivepatch.build.external import External, ExternalTree
 from pylivepatch.build.extract import Extract, Extractor
@@ -23,11 +25,13 @@ from pylivepatch.build.link import About, link, module_name
 from pylivepatch.build.parts import Parts
 from pylivepatch.build.result import BuildResult, BuiltFunc
 from pylivepatch.build.runpre import Match, match
+from pylivepatch.build.series import CVE
+from pylivepatch.build.shadow import make_shadow
 from pylivepatch.build.symbols import Symbols, exports
 from pylivepatch.build.target import Target
 from pylivepatch.build.tree import Tree, prepare
 from pylivepatch.build.units import Unit, Units, units
-from pylivepatch.errors import BuildError, MismatchError
+from pylivepatch.errors import BadDataError, BuildError, MismatchError
 from pylivepatch.lab.sandbox import LimitError
 
 _OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
@@ -38,7 +42,8 @@ MOST_UNITS = 40
 
 
 def build(
-    diffs: Sequence[Path], *, target: Target, output: Path | None = None, name: str = "", replace: bool = False,
+    diffs: Sequence[str | os.PathLike[str]], *, target: Target, output: Path | None = None, name: str = "",
+    strip: int | None = None, fuzz: int = 0, replace: bool = False,
     foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
     explain: bool = False, confined: bool = True, module_source: Path | None = None,
     module_files: Sequence[Path] = (), module_make: Sequence[str] = (), say: Callable[[str], None] = lambda _: None,
@@ -49,14 +54,17 @@ def build(
     object that the kernel's own build would make is compared with the kernel's image, byte for byte.
 
     Args:
-        diffs: Unified diffs, applied one after the other; together they are one cumulative patch.
+        diffs: Unified diffs, applied one after the other; together they are one cumulative patch. Files, mailboxes,
+            "-" for standard input, directories with a quilt series or with ``*.patch`` files; compressed or not.
         target: The kernel that the patch is for.
         output: The module file to write; after the first diff's name in the working directory by default.
         name: Name of the patch; after *output* by default.
+        strip: How many leading parts of the names in the diffs to leave out; by default what the source has decides.
+        fuzz: How many lines at the ends of a hunk's context may differ; the result has a note of each that did.
         replace: Make a patch that replaces all patches before it.
         foreign: Make an ordinary livepatch module, which needs no klpctl and is enabled by being loaded.
         description: What the patch is for.
-        cves: What it fixes: "CVE-2026-12345".
+        cves: What it fixes: "CVE-2026-12345"; by default what the headers of the diffs' mails name.
         dry_run: Do everything but link and write the module.
         explain: Add the first changed instruction of each function to the result.
         confined: Run the compiler, and all that works on the diff, in a sandbox (`pylivepatch.lab.sandbox.Sandbox`).
@@ -70,35 +78,42 @@ def build(
     Raises:
         BuildError: The diff cannot become a patch; nothing was written.
         MismatchError: The code that was compiled is not the code that runs.
-        BadDataError: A file is no diff.
+        PatchNotFoundError: There is no such diff.
+        BadDataError: A file is no diff; a CVE name is none.
         UnsupportedError: This machine makes no sandbox.
-        OSError: A file cannot be read or written.
+        OSError: The module cannot be written.
     """
     if not diffs:
         raise BuildError("no diff", kind="nothing")
     modules = External(module_source, tuple(module_files), tuple(module_make)) if module_source else None
     if modules is None and (module_files or module_make):
         raise ValueError("module_files and module_make are for modules of their own source: give module_source, too")
-    parsed = Diff.joined([Diff.parse(Path(path).read_text(errors="surrogateescape"), str(path),
-                                     is_kernel=modules is None) for path in diffs])
+    for cve in cves:
+        if not CVE.fullmatch(cve):
+            raise BadDataError(f"{cve!r} is not the name of a CVE", after="nothing was written",
+                               remedy='they look like "CVE-2026-12345"')
+    parsed = Diff.read(diffs, strip)
     if output is None:
-        output = Path(f"{module_name(name or Path(diffs[0]).stem)}.ko")
-    about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves), replace, foreign,
-                  parsed.text)
-    job = _Job(parsed, about, target, modules, confined, say)
+        output = Path(f"{module_name(name or _stem(os.fspath(diffs[0])))}.ko")
+    about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves) or parsed.cves,
+                  replace, foreign, parsed.text)
+
+    def job() -> _Job:
+        return _Job(parsed, fuzz, about, target, modules, confined, say)
+
+    first = job()
     try:
-        return job.run(None if dry_run else output, explain=explain)
+        return first.run(None if dry_run else output, explain=explain)
     except LimitError as error:
         raise BuildError(error.message, kind="limit", remedy="look at what the diff has the compiler do") from error
     except BuildError as error:
-        tree = job.tree
+        tree = first.tree
         damage = tree.damage() if tree is not None and error.kind in _OF_DAMAGE else []
         if tree is None or not damage:
             raise
         say(f"the prepared source was damaged ({damage[0]}): preparing it anew")
         tree.discard()
-        job = _Job(parsed, about, target, modules, confined, say)
-        return job.run(None if dry_run else output, explain=explain)
+        return job().run(None if dry_run else output, explain=explain)
 
 
 @dataclass(slots=True)
@@ -112,14 +127,15 @@ class _Compiled:
 
 class _Job:
     def __init__(
-        self, diff: Diff, about: About, target: Target, modules: External | None, confined: bool,
+        self, diff: Diff, fuzz: int, about: About, target: Target, modules: External | None, confined: bool,
         say: Callable[[str], None],
     ) -> None:
-        self.diff, self.about, self.target, self.modules = diff, about, target, modules
+        self.given, self.fuzz, self.about, self.target, self.modules = diff, fuzz, about, target, modules
         self.confined, self.say = confined, say
+        self.diff = Applied((), (), ())
         self.tree: Tree | None = None
         self.seconds: dict[str, float] = {}
-        self.notes = [f"{path} is not part of this kernel's code, and was left out" for path in diff.ignored]
+        self.notes: list[str] = []
 
     @contextlib.contextmanager
     def _step(self, name: str, words: str) -> Iterator[None]:
@@ -134,6 +150,9 @@ class _Job:
             tree = self.tree = (
                 external.prepare(self.target, self.modules, say=self.say, confined=self.confined) if self.modules else
                 prepare(self.target, say=self.say, confined=self.confined))
+            self.diff = self.given.against(tree, self.fuzz)
+            self.notes += [f"{path} is not part of this kernel's code, and was left out" for path in self.diff.ignored]
+            self.notes += self.diff.notes
             touched = self._units(tree, units(tree))
             compiler = Compiler(tree)
         symbols = Symbols(exports(tree.symvers), self._image)
@@ -142,7 +161,7 @@ class _Job:
             names = ", ".join(unit.source for unit in touched[:3]) + (" …" if len(touched) > 3 else "")
             with self._step("compile", f"compiling {names}"):
                 pre = compiler.as_built(touched)  # makes headers, too, which the shadow has to have
-                shadow = self.diff.apply(tree, work / "shadow", touched)
+                shadow = make_shadow(tree, work / "shadow", self.diff.files, touched)
                 objects = self._compile(compiler, touched, pre, shadow, work)
             with self._step("compare", "comparing with the code that runs, and with the patched code"):
                 compared = [self._compare(unit, pre, orig, patched, symbols, touched)
@@ -170,19 +189,19 @@ class _Job:
         found: set[Unit] = set()
         for file in self.diff.files:
             including = known.including(file.path)
-            if not including and file.path.endswith(".c"):
+            if not including and file.path.endswith(".c") and not file.is_new:
                 raise BuildError(
                     f"{file.path} is not compiled by the configuration of {self.target.release}", kind="not-built",
                     file=file.path, remedy="there is nothing to patch in this kernel")
-            if not including and not file.path.endswith(".h"):
-                raise BuildError(f"{file.path} is no C: nothing tells what the kernel's build makes of it",
+            if not including and not file.path.endswith((".c", ".h")) and not file.is_new:
+                raise BuildError(f"{file.path} is not C: nothing tells what the kernel's build makes of it",
                                  kind="build-system", file=file.path, remedy="leave it out of the diff")
             if not including and not file.is_new:
                 self.notes.append(f"no source that this kernel compiles includes {file.path}")
             if file.path.endswith(".h") and not file.is_new:
-                self._check_beyond(tree, file.path)
+                self._check_beyond(tree, file)
             if len(including) > MOST_UNITS:
-                including = self._concerned(tree, known, file.path, including)
+                including = self._concerned(tree, known, file, including)
             found.update(including)
         if not found:
             raise BuildError("nothing that this kernel compiles is changed by the diff", kind="nothing")
@@ -191,9 +210,9 @@ class _Job:
                              kind="too-many", remedy="split it")
         return sorted(found)
 
-    def _check_beyond(self, tree: Tree, path: str) -> None:
+    def _check_beyond(self, tree: Tree, header: FileDiff) -> None:
         """Refuse a header whose change concerns what is not compiled as C of the kernel."""
-        there = reach.beyond(tree, self.diff.contents(tree)[path])
+        path, there = header.path, reach.beyond(tree, header.texts)
         if there is not None:
             name, file = there
             rule = paths.refused(file)
@@ -202,11 +221,12 @@ class _Job:
                              symbol=name, file=path,
                              remedy="make the change where it is used: in the .c file that needs it")
 
-    def _concerned(self, tree: Tree, known: Units, path: str, including: list[Unit]) -> list[Unit]:
+    def _concerned(self, tree: Tree, known: Units, header: FileDiff, including: list[Unit]) -> list[Unit]:
         """Return those of the units that include a header which can become other code by its change."""
+        path = header.path
         self.say(f"looking for what {path} concerns, which {len(including)} source files include")
-        contents = self.diff.contents(tree)
-        found = reach.concerned(tree, known, path, contents[path], {name: text for name, (_, text) in contents.items()})
+        found = reach.concerned(tree, known, path, header.texts,
+                                {file.path: file.texts[1] for file in self.diff.files})
         words = f"{len(including)} source files include {path}"
         if found is None or len(found[0]) > MOST_UNITS:
             if found is not None:
@@ -297,6 +317,14 @@ class _Job:
             replace=self.about.replace, foreign=self.about.foreign,
             units=tuple(item.unit.source for item in compiled),
             notes=(*self.notes, *dict.fromkeys(told)), seconds=self.seconds)
+
+
+def _stem(name: str) -> str:
+    """Return what a module is called after a diff of this name."""
+    if name == "-":
+        raise BadDataError("standard input has no name that the patch could have", after="nothing was written",
+                           remedy="name the module file: -o fix.ko")
+    return re.sub(r"(?:\.(?:diff|patch|mbox|mbx|eml))?(?:\.(?:gz|xz|bz2|zst))?\Z", "", Path(name).resolve().name)
 
 
 def _words(old: bytes, new: bytes, at: int) -> tuple[str, str]:

@@ -1,268 +1,248 @@
 # SPDX-License-Identifier: MIT
-"""Diffs of the kernel's source: read, judged by the paths they touch, and applied to a shadow of the source tree."""
+"""Diffs of the kernel's source: the files that they change, judged by their paths, and what these become."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import subprocess
+import stat
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
-from pylivepatch.build import paths
+from pylivepatch.build import paths, series, unified
+from pylivepatch.build.source import Source
 from pylivepatch.build.tree import Tree
-from pylivepatch.build.units import Unit
+from pylivepatch.build.unified import NULL, Change
 from pylivepatch.errors import BadDataError, BuildError
-from pylivepatch.lab import module as lab_module
-from pylivepatch.lab.sandbox import Sandbox
+from pylivepatch.lab.sandbox import Done, Sandbox
 
-_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
-_FILE = re.compile(r"^--- (\S+)[^\n]*\n\+\+\+ (\S+)[^\n]*\n(?=@@ )", re.MULTILINE)
-_NULL = "/dev/null"
+_NAME = re.compile(r"[\w.,+@=:#~-][\w.,+@=:#~/-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class FileDiff:
-    """A file that a diff changes.
+    """A file that diffs change.
 
     Attributes:
         path: From the top of the kernel's source.
-        is_new: Whether the diff creates it.
-        is_deleted: Whether the diff removes it.
+        before: What is in it; None when the diffs create it.
+        after: What it becomes.
     """
 
     path: str
-    is_new: bool = False
-    is_deleted: bool = False
+    before: bytes | None
+    after: bytes
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the source does not have it."""
+        return self.before is None
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """What is in it, and what it becomes, as text."""
+        return (self.before or b"").decode(errors="replace"), self.after.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What diffs make of a source.
+
+    Attributes:
+        files: The files of this kernel's code that they change.
+        ignored: Other files that they change: documentation, tools, other architectures.
+        notes: What a person should know: hunks that were moved, modes that change.
+    """
+
+    files: tuple[FileDiff, ...]
+    ignored: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """One or more unified diffs, which are applied one after the other.
+    """Unified diffs, which are applied one after the other.
 
     Attributes:
-        texts: The diffs.
-        names: What they are called, for messages.
-        files: The files of this kernel's code that they change.
-        ignored: Other files that they change: documentation, tools, other architectures.
+        texts: As they were given.
+        parts: What each changes, by its own words.
     """
 
-    texts: tuple[str, ...]
-    names: tuple[str, ...]
-    files: tuple[FileDiff, ...]
-    ignored: tuple[str, ...]
+    texts: tuple[series.Text, ...]
+    parts: tuple[unified.Unified, ...]
+
+    @classmethod
+    def read(cls, given: Sequence[str | os.PathLike[str]], strip: int | None = None) -> Self:
+        """Read diffs as `series.read` does.
+
+        Args:
+            given: Files, directories, and "-" for standard input.
+            strip: How many leading parts of the names in them to leave out; by default what the source has decides.
+
+        Raises:
+            PatchNotFoundError: There is no such file.
+            BadDataError: It is no unified diff, or has more than its hunks that looks like a change.
+        """
+        texts = [text if strip is None else replace(text, strip=strip) for text in series.read(given)]
+        return cls(tuple(texts), tuple(unified.read(text.text, text.name) for text in texts))
 
     @property
     def text(self) -> str:
         """All of it, as one text."""
-        return "".join(text if text.endswith("\n") else text + "\n" for text in self.texts)
+        return "".join(text.text if text.text.endswith("\n") else text.text + "\n" for text in self.texts)
 
-    @classmethod
-    def parse(cls, text: str, name: str = "diff", *, is_kernel: bool = True) -> Self:
-        """Read a unified diff.
+    @property
+    def cves(self) -> tuple[str, ...]:
+        """The CVE names in the headers of their mails."""
+        return tuple(dict.fromkeys(cve for text in self.texts for cve in text.cves))
+
+    def against(self, tree: Tree, fuzz: int = 0) -> Applied:
+        """Find the files that the diffs change in a source, and what these become.
 
         Args:
-            text: The diff.
-            name: What to call it.
-            is_kernel: Whether it is of the kernel's own source, whose paths tell what cannot be patched.
+            tree: The source, which stays as it is.
+            fuzz: How many lines at the ends of a hunk's context may differ.
 
         Raises:
-            BadDataError: It is none, or changes more than text: binary files, names, modes.
-            BuildError: It changes what no patch can.
+            BadDataError: A name in a diff is outside of the source, or fits it in several ways.
+            BuildError: A diff changes what no patch can; names a file that the source does not have; does not apply;
+                or nothing of it is code of the kernel.
         """
-        if re.search(r"^(?:Binary files |GIT binary patch)", text, re.MULTILINE):
-            raise BadDataError(f"{name} changes binary files", remedy="leave them out")
-        if re.search(r"^(?:rename|copy) (?:from|to) ", text, re.MULTILINE):
-            raise BadDataError(f"{name} renames files", remedy="a patch replaces functions: leave the renaming out")
-        found: dict[str, FileDiff] = {}
-        for old, new in _FILE.findall(text):
-            if old == new == _NULL:
-                raise BadDataError(f"{name} has a file without a name")
-            path = _stripped(new if new != _NULL else old, name)
-            found[path] = FileDiff(path, old == _NULL, new == _NULL)
-        if not found:
-            raise BadDataError(f"{name} is no unified diff: no `--- a/FILE`, `+++ b/FILE` and `@@` in it",
-                               remedy="make it with git diff or diff -up")
-        ignored = tuple(path for path in found if paths.ignored(path, is_kernel=is_kernel))
-        kept = [file for path, file in found.items() if path not in ignored]
-        for file in kept:
-            _judge(file, is_kernel=is_kernel)
-        return cls((text,), (name,), tuple(kept), ignored)
-
-    @classmethod
-    def joined(cls, diffs: Sequence[Diff]) -> Self:
-        """Return several diffs as one.
-
-        Raises:
-            BuildError: They change nothing that a patch could.
-        """
-        files = {file.path: file for diff in diffs for file in diff.files}
-        ignored = dict.fromkeys(path for diff in diffs for path in diff.ignored)
-        if not files:
-            names = ", ".join(name for diff in diffs for name in diff.names)
-            raise BuildError(f"{names} changes no code of the kernel: {', '.join(ignored)}", kind="nothing")
-        return cls(tuple(text for diff in diffs for text in diff.texts),
-                   tuple(name for diff in diffs for name in diff.names), tuple(files.values()), tuple(ignored))
-
-    def apply(self, tree: Tree, into: Path, units: Sequence[Unit]) -> Path:
-        """Make a shadow of *tree* at *into*, with the diffs applied; the tree stays as it is.
-
-        Directories on the way to a changed file or to a unit are real ones, so that what the compiler reaches by
-        relative paths is the shadow's; everything else is a link into the tree. A changed header may be reached from
-        any directory, by `..`: then all directories are real that may have to do with it.
-
-        Raises:
-            BuildError: A diff does not apply.
-        """
-        names = [file.path for file in self.files]
-        real: set[PurePosixPath] = set()
-        for name in (*names, *(unit.source for unit in units)):
-            real.update(PurePosixPath(name).parents)
-        real.add(PurePosixPath("include"))
-        sources = {unit.source for unit in units if ".." not in unit.goal}
-        if not sources.issuperset(names):
-            for top in {"include", "arch/x86", *(name.partition("/")[0] for name in names)} - {"arch"}:
-                real.update(PurePosixPath(top).parents)
-                real.update(PurePosixPath(os.path.relpath(folder, tree.path))
-                            for folder, _, _ in os.walk(tree.path / top))
-        for folder in sorted(real):
-            _mirror(tree.path, into, folder, real, set(names))
-        for name in names:
-            if (tree.path / name).is_file():
-                shutil.copyfile(tree.path / name, into / name)
-        headers = lab_module.klpctl_source()
-        if headers is not None and not (into / "include/klpctl").exists():
-            (into / "include").mkdir(exist_ok=True)
-            (into / "include/klpctl").symlink_to(headers / "include/klpctl")
-        self._patch(tree, into)
-        for name in names:
-            if name.endswith((".c", ".h")) and (tree.path / name).is_file() and (into / name).is_file():
-                _keep_lines(tree.path / name, into / name)
-        return into
-
-    def contents(self, tree: Tree) -> dict[str, tuple[str, str]]:
-        """Return each file that the diffs change, as it is and as it becomes.
-
-        Raises:
-            BuildError: A diff does not apply.
-        """
+        source = Source(tree)
+        ignored: list[str] = []
+        notes = [note for part in self.parts for note in part.notes]
         with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
-            into = Path(folder)
-            names = [file.path for file in self.files if not file.is_new]
-            for name in names:
-                (into / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(tree.path / name, into / name)
-            self._patch(tree, into)
-            return {name: ((tree.path / name).read_text(errors="replace"), (into / name).read_text(errors="replace"))
-                    for name in names}
-
-    def _patch(self, tree: Tree, into: Path) -> None:
-        for text, name in zip(self.texts, self.names, strict=True):
-            self._patch_one(text, name, tree.sandbox(into), into)
-
-    def _patch_one(self, text: str, name: str, box: Sandbox, into: Path) -> None:
-        text = "".join(part for path, part in _split(text) if path not in self.ignored)
-        level = 1 if all(path.startswith(("a/", "b/")) or path == _NULL
-                         for pair in _FILE.findall(text) for path in pair) else 0
-        argv = ["patch", f"-p{level}", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
-        done = box.run(argv, cwd=into, data=text.encode(errors="surrogateescape"), what=f"applying {name}")
-        if done.status == 0:
-            return
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        file = re.search(r"^patching file '?([^'\n]+)'?\n(?:(?!patching file)[^\n]*\n)*?"
-                         r"[^\n]*(?:FAILED|previously applied)", said, re.MULTILINE)
-        where = file[1] if file else ""
-        if "previously applied" in said:
-            raise BuildError(f"{name} is in the source of this kernel already ({where})", kind="apply", file=where,
+            bench = _Bench(source, Path(folder), fuzz, notes)
+            for text, part in zip(self.texts, self.parts, strict=True):
+                places = source.places(text, part.changes)
+                ignored += [path for _, path in places if paths.ignored(path, is_kernel=tree.is_kernel)]
+                bench.apply(text.name, [(change, path) for change, path in places if path not in ignored])
+            files = bench.files()
+        _check_new(files)
+        if not files:
+            names = ", ".join(text.name for text in self.texts)
+            words = ", ".join(dict.fromkeys((*ignored, *notes))) or "what it changes, it changes back"
+            raise BuildError(f"{names} changes no code of the kernel: {words}", kind="nothing",
                              remedy="there is nothing to patch")
-        hunk = re.search(r"Hunk #(\d+) FAILED at (\d+)", said)
-        words = f": hunk {hunk[1]} of {where}, at line {hunk[2]}" if hunk else f":\n{said.strip()}"
-        raise BuildError(f"{name} does not apply to the source of this kernel{words}", kind="apply", file=where,
-                         remedy="make it for this very version of the source")
+        return Applied(tuple(files), tuple(dict.fromkeys(ignored)), tuple(notes))
 
 
-def _stripped(path: str, name: str) -> str:
-    """Return a path from the top of the tree, without the a/ or b/ of git."""
-    bare = path[2:] if path.startswith(("a/", "b/")) else path
-    if bare.startswith("/") or ".." in bare.split("/") or not bare:
-        raise BadDataError(f"{name} changes {path}, which is outside of the kernel's source")
-    return bare
+class _Bench:
+    """A directory with the files that diffs change, and nothing else, where patch works on them."""
+
+    def __init__(self, source: Source, folder: Path, fuzz: int, notes: list[str]) -> None:
+        self.source, self.folder, self.fuzz, self.notes = source, folder, fuzz, notes
+        self.box = Sandbox(write=(folder,), confined=source.tree.confined)
+
+    def apply(self, name: str, places: Sequence[tuple[Change, str]]) -> None:
+        """Apply a diff, written anew, to the files that it means."""
+        written = "".join([self._written(change, path, name) for change, path in places])
+        if not written:
+            return
+        with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
+            before = Path(folder) / "before"  # patch puts other files in the place of these
+            shutil.copytree(self.folder, before, copy_function=os.link)
+            done = self._patch(written, name, self.folder, self.fuzz)
+            if done.status == 0:
+                self.notes += (f"hunk {number} of {file} was applied at line {words}" for file, line in _said(done)
+                               for number, words in re.findall(r"Hunk #(\d+) succeeded at (\d+ .*)\.", line))
+                return
+            error = _failure(done, name)
+            if not self.fuzz and "does not apply" in error.message and not self._patch(written, name, before, 2).status:
+                error.remedy += ", or see whether it is right where lines of the context differ (--fuzz 2)"
+            raise error
+
+    def _written(self, change: Change, path: str, name: str) -> str:
+        """Return a change written anew for patch, and lay the file ready that it changes."""
+        source = self.source
+        if not _NAME.fullmatch(path):
+            raise BadDataError(f"{name}, line {change.line}: {path!r} is no name of a file of the kernel",
+                               after="nothing was written")
+        _judge(source, change, path, name)
+        creates = not source.has(path)
+        if path not in source.changed and not creates:
+            place = self.folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(source.read(path) or b"")
+        source.changed[path] = change.new != NULL
+        return change.written(path, creates=creates)
+
+    def _patch(self, text: str, name: str, folder: Path, fuzz: int) -> Done:
+        argv = ["patch", "-u", "-p1", "--batch", "--forward", f"--fuzz={fuzz}", "--no-backup-if-mismatch",
+                "--reject-file=-"]  # fmt: skip
+        box = replace(self.box, write=(folder,))
+        return box.run(argv, cwd=folder, data=text.encode(errors="surrogateescape"), what=f"applying {name}")
+
+    def files(self) -> list[FileDiff]:
+        """Return what the files became, and make sure that nothing else is there."""
+        found = {str(path.relative_to(self.folder)) for path in _walk(self.folder)}
+        changed = self.source.changed
+        if odd := found ^ {path for path, exists in changed.items() if exists}:
+            raise BuildError(f"patch made something else than the diff says: {', '.join(sorted(odd))}", kind="apply",
+                             file=min(odd), remedy="make it anew, with git diff")
+        files = [FileDiff(path, self.source.read(path), (self.folder / path).read_bytes())
+                 for path, exists in changed.items() if exists]
+        return [file for file in files if file.before != file.after]
 
 
-def _judge(file: FileDiff, *, is_kernel: bool) -> None:
+def _judge(source: Source, change: Change, path: str, name: str) -> None:
     """Refuse what no patch can change."""
-    rule = paths.refused(file.path, is_kernel=is_kernel)
+    rule = paths.refused(path, is_kernel=source.tree.is_kernel)
     if rule is not None:
-        raise BuildError(f"{file.path} cannot be patched: {rule.reason}", kind=rule.kind, file=file.path,
-                         remedy=rule.remedy)
-    if file.is_deleted:
-        raise BuildError(f"the diff removes {file.path}, and its code runs", kind="build-system", file=file.path,
+        raise BuildError(f"{path} cannot be patched: {rule.reason}", kind=rule.kind, file=path, remedy=rule.remedy)
+    if change.new == NULL and source.read(path) is not None:
+        raise BuildError(f"the diff removes {path}, and its code runs", kind="build-system", file=path,
                          remedy="change the functions that should not run any more")
-    if file.is_new and not file.path.endswith(".h"):
-        raise BuildError(f"the diff adds {file.path}, which no Makefile of the running kernel knows",
-                         kind="build-system", file=file.path,
-                         remedy="put the new functions into a file that exists, or into a header")
+    if change.old == NULL and source.has(path):
+        raise BuildError(f"{name} adds {path}, which the source of this kernel has already", kind="apply", file=path,
+                         remedy="is it in this kernel already?")
 
 
-def _split(text: str) -> list[tuple[str, str]]:
-    """Return the parts of a diff, file by file."""
-    starts = [(match.start(), match[2] if match[2] != _NULL else match[1]) for match in _FILE.finditer(text)]
-    ends = [start for start, _ in starts[1:]] + [len(text)]
-    return [(path[2:] if path.startswith(("a/", "b/")) else path, text[start:end])
-            for (start, path), end in zip(starts, ends, strict=True)]
+def _check_new(files: Sequence[FileDiff]) -> None:
+    """Refuse a new file that would have to be compiled by itself."""
+    for file in files:
+        name = re.escape(file.path.rpartition("/")[2])
+        include = re.compile(rf'^[ \t]*#[ \t]*include[ \t]*["<](?:[^">]*/)?{name}[">]', re.MULTILINE)
+        if file.is_new and not file.path.endswith(".h") and not any(include.search(other.texts[1]) for other in files):
+            raise BuildError(f"the diff adds {file.path}, which no Makefile of the running kernel knows",
+                             kind="build-system", file=file.path,
+                             remedy="put the new functions into a file that exists, or #include it there")
 
 
-def _mirror(tree: Path, into: Path, folder: PurePosixPath, real: set[PurePosixPath], files: set[str]) -> None:
-    """Fill a real directory of the shadow with links, but for real directories and changed files."""
-    (into / folder).mkdir(exist_ok=True)
-    if not (tree / folder).is_dir():
-        return
-    for item in os.scandir(tree / folder):
-        name = folder / item.name
-        if name not in real and str(name) not in files:
-            (into / name).symlink_to(item.path)
+def _walk(top: Path) -> Iterator[Path]:
+    """Yield the files below a directory, of which all are regular ones."""
+    for path in sorted(top.iterdir()):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            yield from _walk(path)
+        elif not stat.S_ISREG(mode):
+            raise BuildError(f"patch made {path.name}, which is not a regular file", kind="apply", file=path.name)
+        else:
+            yield path
 
 
-def _keep_lines(original: Path, changed: Path) -> None:
-    """Give the lines after each change the numbers that they had, so that __LINE__ stays in untouched functions."""
-    said = subprocess.run(["diff", "-U0", original, changed], capture_output=True, text=True, errors="surrogateescape",
-                          check=False).stdout
-    hunks = [tuple(int(number) if number else 1 for number in match) for match in _HUNK.findall(said)]
-    lines = changed.read_text(errors="surrogateescape").splitlines(keepends=True)
-    marks: dict[int, int] = {}
-    for index, (old, removed, new, added) in enumerate(hunks):
-        # a hunk without lines names the line before it
-        after_old = old + removed - (0 if removed else -1)
-        after_new = new + added - (0 if added else -1)
-        limit = hunks[index + 1][2] if index + 1 < len(hunks) else len(lines) + 1
-        place = _safe(lines, after_new - 1, limit - 1)
-        if place is not None and after_old != after_new:
-            marks[place] = after_old + place - (after_new - 1)
-    if marks:
-        out = []
-        for number, line in enumerate(lines):
-            if number in marks:
-                out.append(f"#line {marks[number]}\n")
-            out.append(line)
-        changed.write_text("".join(out), errors="surrogateescape")
+def _said(done: Done) -> Iterator[tuple[str, str]]:
+    """Yield the lines that patch wrote, each with the file that it is about."""
+    file = ""
+    for line in (done.stdout + done.stderr).decode(errors="replace").splitlines():
+        if found := re.match(r"patching file '?(.*?)'?$", line):
+            file = found[1]
+        else:
+            yield file, line
 
 
-def _safe(lines: list[str], start: int, end: int) -> int | None:
-    """Return the index of the first line from *start*, before *end*, that a #line can stand before.
-
-    That is after the end of a function or declaration, or at the beginning of one: never in a comment, in a macro's
-    definition or among the arguments of its call.
-    """
-    for index in range(max(start, 1), min(end, len(lines))):
-        before, line = lines[index - 1], lines[index]
-        if before.endswith("\\\n"):
-            continue
-        if before.startswith("}"):
-            return index
-        if not before.strip() and re.match(r"[A-Za-z_]", line) and not re.match(r"\w+:", line):
-            return index
-    return None
+def _failure(done: Done, name: str) -> BuildError:
+    """Return the error that says why patch failed."""
+    file, line = next(((file, line) for file, line in _said(done)
+                       if re.search("FAILED|previously applied|already exists", line)), ("", ""))
+    if line and "FAILED" not in line:
+        return BuildError(f"{name} is in the source of this kernel already ({file})", kind="apply", file=file,
+                          remedy="there is nothing to patch")
+    hunk = re.search(r"Hunk #(\d+) FAILED at (\d+)", line)
+    words = f": hunk {hunk[1]} of {file}, at line {hunk[2]}" if hunk else f":\n{done.output()}"
+    return BuildError(f"{name} does not apply to the source of this kernel{words}", kind="apply", file=file,
+                      remedy="make it for this very version of the source")

@@ -64,6 +64,16 @@ class ExternalTree(Tree):
     modules: dict[str, Path] = field(kw_only=True)
 
     @property
+    def is_kernel(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return str(self.external.source)
+
+    @property
     def folders(self) -> list[str]:
         """All of it: it is small."""
         return []

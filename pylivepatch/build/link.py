@@ -163,7 +163,7 @@ def link(
     module = Object.open(made)
     _livepatch(module)
     _strip(module)
-    module.sections.append(_section(_DIFF, about.diff.encode()))
+    module.sections.append(_section(_DIFF, about.diff.encode(errors="surrogateescape")))
     _check(module, symbols, klpctl)
     output.parent.mkdir(parents=True, exist_ok=True)
     module.write(output)

@@ -26,6 +26,8 @@ class Rule(NamedTuple):
 _OTHERS = "what a patch needs can be done in code that uses it"
 
 RULES = tuple(Rule(re.compile(pattern), kind, reason, remedy) for pattern, kind, reason, remedy in (
+    (r"arch/x86/kernel/asm-offsets\w*\.c|kernel/bounds\.c|(?:.*/)[\w-]+-offsets\.c", "assembly",
+     "it makes the constants that assembly is built with, and the running kernel is built", "leave it out of the diff"),
     (r"(?:.*/)?(?:Kconfig[^/]*|Makefile[^/]*|Kbuild[^/]*)\Z|scripts/|.*\.(?:lds|lds\.S|tbl|rs|asn1)\Z", "build-system",
      "it decides what is built and how, and the running kernel is built", "leave it out of the diff"),
     (r"arch/x86/(?:entry/vdso|um/vdso)/|.*/vdso/|include/vdso/|lib/vdso/|arch/x86/(?:purgatory|boot|realmode)/", "vdso",

@@ -67,6 +67,16 @@ class Tree:
                              remedy="the source as it is does not compile: is it of this kernel?")
 
     @property
+    def is_kernel(self) -> bool:
+        """Whether it is the kernel's own, where a path says what a file is."""
+        return True
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return f"the source of {self.target.release}"
+
+    @property
     def folders(self) -> list[str]:
         """Top directories of what this kernel is compiled of."""
         return sorted({name.partition("/")[0] for name in (*TOP, "include") if (self.path / name).is_dir()})

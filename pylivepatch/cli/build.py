@@ -28,7 +28,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 
 
 @click.command()
-@click.argument("diffs", nargs=-1, required=True, type=_EXISTING, metavar="DIFF…")
+@click.argument("diffs", nargs=-1, required=True, type=click.Path(), metavar="DIFF…")
 @click.option("--kernel", metavar="SERIES", help="For the newest stock kernel of a series, e.g. 6.1.")
 @click.option("--flavour", type=click.Choice(["standard", "cloud", "rt"]), default="standard", show_default=True)
 @click.option("--release", help="For this release; the running kernel's by default.")
@@ -44,11 +44,16 @@ _EXISTING = click.Path(exists=True, path_type=Path)
               type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Such a module that is in use, when it is not in /lib/modules; more than once for several.")
 @click.option("--module-make", multiple=True, metavar="ARGUMENT", help="One more argument for their make.")
+@click.option("-p", "--strip", type=click.IntRange(0, 11), metavar="N",
+              help="Leave out N leading parts of the names in the diffs; by default what the source has decides.")
+@click.option("--fuzz", type=click.IntRange(0, 3), default=0, show_default=True, metavar="N",
+              help="Lines at the ends of a hunk's context that may differ from the source.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The module file to write.")
 @click.option("--replace", is_flag=True, help="Replace all patches before this one.")
 @click.option("--foreign", is_flag=True, help="An ordinary livepatch module: no klpctl, enabled when loaded.")
 @click.option("--describe", "description", default="", metavar="TEXT", help="What the patch is for.")
-@click.option("--cve", "cves", multiple=True, metavar="CVE", help="What it fixes; more than once for several.")
+@click.option("--cve", "cves", multiple=True, metavar="CVE",
+              help="What it fixes; more than once for several. By default what the header of the diff's mail names.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write the module.")
 @click.option("--unconfined", is_flag=True,
               help="Run the compiler without a sandbox: whoever wrote the diff can then read what you can read.")
@@ -56,13 +61,17 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @json_option
 @click.pass_obj
 def build(
-    session: Session, diffs: tuple[Path, ...], kernel: str | None, flavour: str, release: str | None,
+    session: Session, diffs: tuple[str, ...], kernel: str | None, flavour: str, release: str | None,
     source: Path | None, config: Path | None, image: Path | None, headers: Path | None, modules: Path | None,
     compiler: str | None, module_source: Path | None, module_files: tuple[Path, ...], module_make: tuple[str, ...],
-    output: Path | None, replace: bool, foreign: bool, description: str, cves: tuple[str, ...],
+    strip: int | None, fuzz: int, output: Path | None, replace: bool, foreign: bool, description: str,
+    cves: tuple[str, ...],
     dry_run: bool, unconfined: bool, explain: bool,
 ) -> None:
     """Build a patch module from one or more diffs of the kernel's source.
+
+    A DIFF is a file, compressed or not, a mailbox, a directory with a quilt series or *.patch files, or - for
+    standard input.
 
     Only the files that the diffs touch are compiled. The code that is replaced is proved to be what runs.
     """
@@ -89,8 +98,8 @@ def build(
 
     try:
         target = for_series(kernel, flavour, **given) if kernel else for_release(release or platform.release(), **given)
-        result = build_patch(diffs, target=target, output=output, replace=replace, foreign=foreign,
-                             description=description, cves=cves, dry_run=dry_run, explain=explain,
+        result = build_patch(diffs, target=target, output=output, strip=strip, fuzz=fuzz, replace=replace,
+                             foreign=foreign, description=description, cves=cves, dry_run=dry_run, explain=explain,
                              module_source=module_source, module_files=module_files, module_make=module_make,
                              confined=not unconfined, say=say)
     except ValueError as error:

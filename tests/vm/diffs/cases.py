@@ -388,6 +388,13 @@ REFUSED = (
     Refused("used_by_assembly", one("arch/x86/include/asm/nospec-branch.h", "#define RETPOLINE_THUNK_SIZE	32",
                                     "#define RETPOLINE_THUNK_SIZE	64"),
             "assembly", "RETPOLINE_THUNK_SIZE", "retpoline.S"),
+    Refused("not_in_source", _STALE.replace("fs/proc/cmdline.c", "kernel/plp_none.c"), "not-in-source", "", "has no file kernel/plp_none.c"),
+    Refused("reads_host", one(VERSION, VERSION_SHOW, '#include "/etc/passwd"\n' + VERSION_SHOW), "compile", "", "/etc/passwd: No such file"),
+    Refused("reads_host_by_macro", one(VERSION, VERSION_SHOW, '#define P(x) </etc/x>\n#include P(passwd)\n' + VERSION_SHOW),
+            "compile", "", "/etc/passwd: No such file"),
+    Refused("takes_host_along", one(VERSION, VERSION_SHOW, VERSION_SHOW + '	asm volatile("jmp 1f\\n.incbin \\"/etc/passwd\\"\\n1:");\n'),
+            "compile", "", "file not found: /etc/passwd"),
+    Refused("device", one(VERSION, VERSION_SHOW, '#include "/dev/zero"\n' + VERSION_SHOW), "compile", "", "/dev/zero: No such file"),
     Refused("removed", _REMOVED, "build-system", "", "removes"),
     Refused("stale", _STALE, "apply", "", "does not apply"),
 )
