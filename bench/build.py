@@ -15,7 +15,6 @@ import hashlib
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -67,10 +66,12 @@ def by_hand(target: Target, work: Path) -> float:
     shutil.copytree(TOP / "demo/payload", work)
     argv = ["make", "-s", "-C", str(target.headers), f"M={work}", f"CC={target.compiler}",
             f"KCFLAGS=-I{core.path}/src/include", f"KBUILD_EXTRA_SYMBOLS={core.path}/src/Module.symvers", "modules"]
+    box = tree.sandbox(work).seeing(core.path)
 
     def both() -> None:
         tree.make([unit.goal], "compiling the touched file")
-        subprocess.run(argv, check=True, capture_output=True)
+        done = box.run(argv, cwd=work, what="kbuild")
+        assert done.status == 0, done.output()
 
     return seconds(both)
 

@@ -98,6 +98,8 @@ def build(
     about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves) or parsed.cves,
                   replace, foreign, parsed.text)
 
+    target = target if confined else target.unconfined()
+
     def job() -> _Job:
         return _Job(parsed, fuzz, about, target, modules, confined, say)
 

@@ -12,7 +12,6 @@ import os
 import posixpath
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,8 +125,8 @@ def _built(
         raise BadDataError(f"{external.source} has neither Kbuild nor Makefile: it is no source of modules",
                            remedy="name the directory that make is called with as M=")
     files = lab_module.sources(source)
-    compiler = subprocess.run([target.compiler, "--version"], capture_output=True, check=False).stdout
-    key = cache.digest([str(target.headers), cache.tree_digest(source, files), compiler, prefix, *external.arguments])
+    key = cache.digest([str(target.headers), cache.tree_digest(source, files), target.toolchain.key, prefix,
+                        *external.arguments])
 
     def fill(into: Path) -> None:
         say(f"building {external.source} as it is, once")

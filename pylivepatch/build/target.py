@@ -8,14 +8,15 @@ import platform
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from pylivepatch.errors import BuildError, UnsupportedError
-from pylivepatch.lab import LabError, bzimage, cache
+from pylivepatch.lab import LabError, bzimage, cache, toolchain
 from pylivepatch.lab import kernel as stock
 from pylivepatch.lab import module as lab_module
+from pylivepatch.lab.toolchain import Toolchain
 
 _GCC = re.compile(r"(?:[A-Za-z0-9_]+-)*gcc(?:-[0-9][0-9.]*)?")
 """What a configuration may name: it is data, and decides about no file."""
@@ -53,7 +54,7 @@ class Target:
         image: Its image: the ELF file that is in the vmlinuz.
         modules: Its modules.
         headers: Build directory for its modules.
-        compiler: The C compiler to use.
+        toolchain: The programs to build with.
         kernel: The same kernel for the lab.
     """
 
@@ -64,13 +65,24 @@ class Target:
     image: Path
     modules: Path
     headers: Path
-    compiler: str
+    toolchain: Toolchain
     kernel: stock.Kernel
+
+    @property
+    def compiler(self) -> str:
+        """The C compiler to use."""
+        return self.toolchain.compiler
 
     @property
     def series(self) -> str:
         """MAJOR.MINOR of the release."""
         return ".".join(self.release.split(".")[:2])
+
+    def unconfined(self) -> Target:
+        """Return the same kernel, to be built for with this machine's own programs."""
+        if self.toolchain.root == Path("/"):
+            return self
+        return replace(self, toolchain=toolchain.here(_compiler(self.config)))
 
     def klpctl(self) -> Path:
         """Return klpctl's sources, built for this kernel: its header, and Module.symvers.
@@ -142,7 +154,25 @@ def _target(kernel: stock.Kernel, given: Given) -> Target:
         if not path.exists():
             raise LabError(f"{path} is missing: name it, or install the packages of {release}")
     return Target(release, kernel.version, given.get("source"), config.resolve(), _elf(image.resolve()),
-                  modules.resolve(), headers.resolve(), given.get("compiler") or _compiler(config), kernel)
+                  modules.resolve(), headers.resolve(), _toolchain(kernel, config, given.get("compiler")), kernel)
+
+
+def _toolchain(kernel: stock.Kernel, config: Path, compiler: str | None) -> Toolchain:
+    """Return the programs to build with: the distribution's of a packaged kernel, else this machine's."""
+    if not kernel.distribution:
+        return toolchain.here(compiler or _compiler(config))
+    found = toolchain.resolve(kernel)
+    if compiler is None:
+        _, version = _named_compiler(config)
+        if not re.search(rf"\b{found.compiler.rpartition('-')[2]}\.\d+\.\d+\Z", version):
+            raise UnsupportedError(f"the kernel was built by {version}, and its headers need {found.compiler}",
+                                   feature="compiler", remedy="name the compiler of this configuration (--compiler)")
+        return found
+    if "/" in compiler:
+        return replace(found, compiler=compiler, key=cache.digest([found.key, compiler, Path(compiler).read_bytes()]))
+    if (found.root / "usr/bin" / compiler).exists():
+        return replace(found, compiler=compiler, key=f"{found.key} {compiler}")
+    return toolchain.here(compiler)
 
 
 def check_owner(folder: Path) -> None:
@@ -170,8 +200,8 @@ def _elf(image: Path) -> Path:
     return cache.entry("elf", key, fill, check=("vmlinux",)) / "vmlinux"
 
 
-def _compiler(config: Path) -> str:
-    """Return the compiler that the configuration names, or the one that is as near as this machine has it."""
+def _named_compiler(config: Path) -> tuple[str, str]:
+    """Return name and version of the compiler that the configuration names."""
     text = re.search(r'^CONFIG_CC_VERSION_TEXT="(\S+) (.*)"', config.read_text(), re.MULTILINE)
     if text is None:
         raise UnsupportedError(f"{config} names no compiler: it is no kernel configuration", feature="compiler")
@@ -179,6 +209,12 @@ def _compiler(config: Path) -> str:
     if not _GCC.fullmatch(name):
         raise UnsupportedError(f"{config} names the compiler {name!r}, which is no gcc by its name", feature="compiler",
                                remedy="name the compiler of this kernel, when you trust it (--compiler)")
+    return name, version
+
+
+def _compiler(config: Path) -> str:
+    """Return the compiler that the configuration names, or the one that is as near as this machine has it."""
+    name, version = _named_compiler(config)
     major = re.search(r"(\d+)\.\d+\.\d+\Z", version)
     names = ["gcc", name, f"gcc-{major[1]}"] if major else ["gcc", name]
     for candidate in names:

@@ -137,7 +137,8 @@ def prepare(target: Target, *, say: Callable[[str], None] = cache.say, confined:
         UnsupportedError: This machine makes no sandbox.
     """
     source = str(target.source.resolve()) if target.source else target.version
-    key = cache.digest([target.release, source, target.config.read_bytes(), target.compiler, _makefile(target.source)])
+    key = cache.digest([target.release, source, target.config.read_bytes(), target.toolchain.key,
+                        _makefile(target.source)])
 
     def fill(into: Path) -> None:
         if target.source is None:
@@ -189,8 +190,10 @@ def sandbox_for(target: Target, *, confined: bool) -> Sandbox:
         read = {Path("/usr/src")}
     if klpctl := lab_module.klpctl_source():
         read.add(klpctl / "include")
-    own = _compiler(target.compiler)
-    return Sandbox((*sorted(read), *own), programs=tuple(path.parent for path in own[:1]), confined=confined)
+    root = target.toolchain.root
+    own = _compiler(target.compiler) if "/" in target.compiler or root == Path("/") else ()
+    return Sandbox((*sorted(read), *own), root=root, programs=tuple(path.parent for path in own[:1]),
+                   confined=confined)
 
 
 @functools.cache
@@ -214,18 +217,17 @@ def _unpack(target: Target, into: Path) -> None:
     try:
         debs = apt.download([package], scratch, target.kernel.distribution)
     except LabError as error:
-        raise LabError(f"the source of {target.release} is not to be had: there is no {package.pin} in the package "
-                       "lists; name a directory with it (--source)") from error
+        raise LabError(f"the source of {target.release} is not to be had: {error.message}\n"
+                       "build for a newer kernel, or name a directory with the source (--source)") from error
     tools.call(["dpkg-deb", "-x", debs[0], scratch / "tree"], what=f"unpacking {name}")
     balls = sorted((scratch / "tree/usr/src").glob("linux-source-*.tar.*"))
     tools.call(["tar", "-xf", balls[0], "-C", into, "--strip-components=1"], what=f"unpacking {balls[0].name}")
     if target.kernel.flavour == "rt":
-        patches = sorted((scratch / "tree/usr/src").glob("linux-patch-*-rt.patch.xz"))
-        if not patches:
-            raise LabError(f"{package.pin} has no patch for the rt flavour")
-        patch = scratch / "rt.patch"
-        patch.write_bytes(tools.call(["xz", "-dc", patches[0]], what=f"unpacking {patches[0].name}"))
-        tools.call(["patch", "-p1", "-s", "-i", patch], what="applying the rt patch", cwd=into)
+        # none where the kernel has PREEMPT_RT without one
+        for packed in (scratch / "tree/usr/src").glob("linux-patch-*-rt.patch.xz"):
+            patch = scratch / "rt.patch"
+            patch.write_bytes(tools.call(["xz", "-dc", packed], what=f"unpacking {packed.name}"))
+            tools.call(["patch", "-p1", "-s", "-i", patch], what="applying the rt patch", cwd=into)
     shutil.rmtree(scratch)
 
 

@@ -82,9 +82,7 @@ def find(name: str, flavour: str = "standard", suite: str = "") -> archive.Liste
     Raises:
         LabError: There is none.
     """
-    # The builder knows this machine's compiler only: kernels of its own distribution first.
-    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    for series, kind, image in sorted(available(), key=lambda each: each[2].distribution != own):
+    for series, kind, image in available():
         wanted = name == release_of(image) or (name == series and flavour == kind)
         if wanted and suite in ("", image.suite, image.distribution):
             return image

@@ -69,9 +69,8 @@ class Toolchain:
         return done.output()
 
 
-def here() -> Toolchain:
+def here(compiler: str = "gcc") -> Toolchain:
     """Return the programs of this machine, for a kernel that is from no package."""
-    compiler = "gcc"
     return Toolchain(Path("/"), compiler, tools.call([compiler, "--version"], what="asking the compiler").decode())
 
 

@@ -194,9 +194,10 @@ def slim(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 def test_another_compiler_is_caught(target: Target, slim: Path, modules: Path, tmp_path: Path) -> None:
     """Code of a compiler that optimises otherwise is not what runs."""
     other = tmp_path / "othercc"
-    other.write_text(f'#!/bin/sh\nexec {shutil.which(target.compiler)} "$@" -fno-omit-frame-pointer\n')
+    other.write_text(f'#!/bin/sh\nexec {target.compiler} "$@" -fno-omit-frame-pointer\n')
     other.chmod(0o755)
-    refused(target, modules, tmp_path, compiler=str(other), source=slim)
+    otherwise = dataclasses.replace(target.toolchain, compiler=str(other), key="other")
+    refused(target, modules, tmp_path, toolchain=otherwise, source=slim)
 
 
 def test_another_config_is_caught(target: Target, slim: Path, modules: Path, tmp_path: Path) -> None:
