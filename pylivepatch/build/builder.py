@@ -98,6 +98,9 @@ def build(
     about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves) or parsed.cves,
                   replace, foreign, parsed.text)
 
+    if not dry_run and not output.parent.is_dir():
+        raise BuildError(f"{output.parent} is not a directory, so {output} cannot be written", kind="output",
+                         remedy="make it first")
     target = target if confined else target.unconfined()
 
     def job() -> _Job:

@@ -165,7 +165,6 @@ def link(
     _strip(module)
     module.sections.append(_section(_DIFF, about.diff.encode(errors="surrogateescape")))
     _check(module, symbols, klpctl)
-    output.parent.mkdir(parents=True, exist_ok=True)
     module.write(output)
 
 
