@@ -3,11 +3,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from pylivepatch.lab import kernel, module
+from pylivepatch.lab import kernel, module, toolchain
+from pylivepatch.lab.sandbox import Sandbox
 
 TOP = Path(__file__).parents[1]
 
@@ -21,16 +21,23 @@ def check(series: str) -> list[str]:
         copy = work / source.relative_to(TOP / "kmod")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, copy)
-    command = ["make", "-C", module.headers(target), f"M={work}", "W=1", "C=2", f"-j{os.cpu_count()}", "modules"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"}
-    )
-    said = (done.stdout + done.stderr).splitlines()
-    ours = [line for line in said if line.startswith(str(work)) and ": " in line]
-    if not list(work.glob("*.ko")) or sum("CHECK" in line for line in said) == 0:
+    tree = module.headers(target)
+    common = next(tree.parent.glob("linux-headers-*-common"))
+    # Debian's headers of 7.x lack a script without which kbuild runs no sparse
+    wanted = "checker-valid.sh" in (common / "Makefile").read_text()
+    sparse = not wanted or (common / "scripts/checker-valid.sh").exists()
+    check = ["C=2"] if sparse else []
+    command = ["make", "-C", tree, f"M={work}", "W=1", *check, f"-j{os.cpu_count()}", "modules"]
+    box = Sandbox(tuple(module.around(tree)), (work,), toolchain.resolve(target).root)
+    done = box.run(command, cwd=work, what="building kmod")
+    said = (done.stdout + done.stderr).decode(errors="replace").splitlines()
+    # from 6.13 on kbuild runs in the module's directory, and names files relative to it
+    ours = [line.removeprefix(f"{work}/") for line in said
+            if ": " in line and (work / line.removeprefix(f"{work}/").partition(":")[0]).is_file()]
+    if not list(work.glob("*.ko")) or (sparse and sum("CHECK" in line for line in said) == 0):
         ours.extend(said[-25:])
         ours.append("no module came out of it, or sparse did not run")
-    print(f"kmod for {target.release}: {len(ours)} complaints")
+    print(f"kmod for {target.release}: {len(ours)} complaints{'' if sparse else ', without sparse'}")
     return ours
 
 
