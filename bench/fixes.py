@@ -145,7 +145,8 @@ class Bench:
             try:
                 lab.run(["python3", str(TOP / "bench/fixes_guest.py"), str(self.out / "modules"),
                          str(self.out / "tried.jsonl")],
-                        kernel=self.target.release, cpus=1, memory="2G", shares=[self.out, TOP], timeout=3600)
+                        kernel=self.target.release, cpus=1, memory="2G", shares=[TOP], writable=[self.out],
+                        timeout=3600)
             except lab.GuestLostError as error:
                 print(error, flush=True)
                 last = self._trials()[-1]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -69,6 +68,9 @@ class Trial:
 def trial(module: Path, *, kernel: str = "", check: str = "", timeout: float = _TIMEOUT, cpus: int = 1) -> Trial:
     """Boot a stock kernel in the lab, and put a patch module through its life there.
 
+    This is a test, and no verdict on a module of somebody whom you do not trust: its code runs in the kernel that
+    reports how it went.
+
     Args:
         module: The module file.
         kernel: Series or release of the kernel; the one that the module is for by default.
@@ -82,18 +84,23 @@ def trial(module: Path, *, kernel: str = "", check: str = "", timeout: float = _
         GuestLostError: It died or hung: what a wrong patch can do.
     """
     info = PatchInfo.open(module)
-    release = info.file.vermagic.split()[0] if info.file else ""
+    release = info.file.vermagic.split()[0] if info.file and info.file.vermagic else ""
     with tempfile.TemporaryDirectory(prefix="pylivepatch-try-") as folder:
         (Path(folder) / module.name).write_bytes(module.read_bytes())
-        out, err = io.BytesIO(), io.BytesIO()
+        out, err = lab.Kept(), lab.Kept()
         argv = ["python3", "-m", "pylivepatch.build.trial", f"{folder}/{module.name}", check, str(timeout)]
-        status = lab.run(argv, kernel=kernel or release, cpus=cpus, shares=[folder], stdout=out, stderr=err,
-                         timeout=4 * timeout + 60)
+        try:
+            status = lab.run(argv, kernel=kernel or release, cpus=cpus, shares=[folder], stdout=out, stderr=err,
+                             timeout=4 * timeout + 60)
+        except ValueError as error:
+            raise BadDataError(f"cannot try {module.name}: {error}",
+                               remedy="name a stock kernel to try it on (--kernel)") from error
     lines = out.getvalue().decode(errors="replace").splitlines()
     try:
         said = json.loads(lines[-1])
-        steps = tuple(TrialStep(**step) for step in said["steps"])
-        return Trial(info.name, said["release"], steps, tuple(said["log"]))
+        steps = tuple(TrialStep(str(step["name"]), float(step["seconds"]), str(step["failure"]), str(step["output"]))
+                      for step in said["steps"])
+        return Trial(info.name, str(said["release"]), steps, tuple(str(line) for line in said["log"]))
     except (IndexError, KeyError, TypeError, ValueError) as error:
         words = err.getvalue().decode(errors="replace").strip()[-2000:]
         raise BadDataError(f"the guest ended with status {status} and no report: {words}") from error

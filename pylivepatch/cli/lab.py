@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import NoReturn
 import click
 
 from pylivepatch import lab as stock
+from pylivepatch.cli._session import error_data
 from pylivepatch.errors import LivepatchError, UnsupportedError
 from pylivepatch.lab import archive
 from pylivepatch.lab import kernel as stock_kernel
@@ -49,9 +49,8 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
               help="Take the kernel from this suite or distribution, e.g. bookworm; the newest by default.")
 @click.option("--cpus", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--memory", metavar="SIZE", default="1G", show_default=True)
-@click.option("--share", "shares", multiple=True, metavar="DIR",
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Mount DIR read-write at the same path. May be repeated.")
+@click.option("--share", "shares", multiple=True, metavar="DIR[:rw]",
+              help="Mount DIR at the same path, read-only unless :rw follows. May be repeated.")
 @click.option("--module", "modules", multiple=True, metavar="DIR",
               type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Build the modules of DIR for the guest, into $PYLIVEPATCH_LAB_MODULES there. May be repeated.")
@@ -67,7 +66,7 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
               help="Keep COMMAND's output and print one JSON object at the end, with how it all ended.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
-    kernel: str, flavour: str, suite: str, cpus: int, memory: str, shares: tuple[Path, ...], modules: tuple[Path, ...],
+    kernel: str, flavour: str, suite: str, cpus: int, memory: str, shares: tuple[str, ...], modules: tuple[Path, ...],
     variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str, console: Path | None,
     as_json: bool, command: tuple[str, ...],
 ) -> None:
@@ -86,36 +85,42 @@ def run(
             raise click.UsageError(f"--env {variable!r}: expected NAME=VALUE")
         environment[name] = value
     booted: list[stock.Kernel] = []
-    kept = (io.BytesIO(), io.BytesIO()) if as_json else (None, None)
+    kept = (stock.Kept(), stock.Kept()) if as_json else (None, None)
     status: int | None = None
-    lost: stock.GuestLostError | None = None
+    failure: LivepatchError | None = None
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         status = stock.run(command, kernel=kernel, flavour=flavour, suite=suite, cpus=cpus, memory=memory,
-                           shares=shares, modules=modules, timeout=timeout, environment=environment, klpctl=klpctl,
+                           shares=[share.removesuffix(":ro") for share in shares if not share.endswith(":rw")],
+                           writable=[share.removesuffix(":rw") for share in shares if share.endswith(":rw")],
+                           modules=modules, timeout=timeout, environment=environment, klpctl=klpctl,
                            kaslr=kaslr, parameters=parameters, console=console, stdout=kept[0], stderr=kept[1],
                            prepared=booted.append)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except KeyboardInterrupt:
         _fail("interrupted; the guest was stopped", EXIT_INTERRUPTED)
-    except UnsupportedError as error:
-        _fail(str(error), EXIT_UNSUPPORTED)
-    except stock.GuestLostError as error:
-        if not as_json:
-            _fail(str(error), EXIT_LAB)
-        lost = error
     except LivepatchError as error:
-        _fail(str(error), EXIT_LAB)
+        if not as_json:
+            _fail(str(error), _status(error))
+        failure = error
     finally:
         signal.signal(signal.SIGTERM, before)
     if as_json:
         stdout, stderr = (stream.getvalue().decode(errors="replace") if stream else "" for stream in kept)
+        lost = failure if isinstance(failure, stock.GuestLostError) else None
         click.echo(json.dumps({
-            "kernel": booted[0].release, "flavour": flavour, "status": status, "stdout": stdout, "stderr": stderr,
-            "lost": lost.reason if lost else None, "console": lost.console if lost else None,
+            "kernel": booted[0].release if booted else None, "flavour": flavour, "status": status, "stdout": stdout,
+            "stderr": stderr, "lost": lost.reason if lost else None, "console": lost.console if lost else None,
+            "error": error_data(failure) if failure and not lost else None,
         }))  # fmt: skip
-    sys.exit(EXIT_LAB if status is None else status)
+    if failure:
+        sys.exit(_status(failure))
+    sys.exit(status)
+
+
+def _status(error: LivepatchError) -> int:
+    return EXIT_UNSUPPORTED if isinstance(error, UnsupportedError) else EXIT_LAB
 
 
 @lab.command("kernels")

@@ -13,6 +13,6 @@ from __future__ import annotations
 from pylivepatch.lab.errors import GuestLostError, LabError
 from pylivepatch.lab.kernel import FLAVOURS, Kernel, resolve
 from pylivepatch.lab.module import build_module
-from pylivepatch.lab.session import run
+from pylivepatch.lab.session import Kept, run
 
-__all__ = ["FLAVOURS", "GuestLostError", "Kernel", "LabError", "build_module", "resolve", "run"]
+__all__ = ["FLAVOURS", "GuestLostError", "Kept", "Kernel", "LabError", "build_module", "resolve", "run"]

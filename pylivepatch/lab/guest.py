@@ -23,9 +23,18 @@ from pathlib import Path
 from pylivepatch.lab import accel as acceleration
 from pylivepatch.lab import tools
 from pylivepatch.lab.errors import GuestLostError, LabError
+from pylivepatch.lab.jail import ENVIRONMENT, Jail
 from pylivepatch.lab.share import Server
 
 PORTS = ("control", "stdout", "stderr")
+
+CONSOLE = "console"
+
+CONSOLE_KEPT = 1 << 20
+"""Bytes of the console's end that are kept: a guest may write without end."""
+
+LINE = 4096
+"""Bytes that a line of the control port may have."""
 
 BOOT_LIMIT = 180.0
 """Seconds until the command starts: about 4 on an idle machine, ten times that on a busy one."""
@@ -36,7 +45,10 @@ PARAMETERS = (
 )
 """The guest kernel's command line: quick to boot, and every oops ends the guest."""
 
-_ESCAPES = re.compile(rb"\x1b(?:c|\[[0-9;?]*[A-Za-z])|\r")
+SIGNALLED = 128
+"""What is added to the number of a signal that killed QEMU."""
+
+_ESCAPES = re.compile(rb"\x1b(?:c|\[[0-9;?]*[A-Za-z])")
 
 Sink = Callable[[bytes], None]
 
@@ -73,6 +85,43 @@ class Stream:
             self.sink(held)
 
 
+@dataclass(slots=True)
+class Control:
+    """What the guest says of the command: lines, "ready" when it starts and "exit STATUS" at its end.
+
+    Attributes:
+        ready: Whether the command has started.
+        status: Its exit status; None while it runs.
+    """
+
+    lost: Callable[[str], GuestLostError]
+    ready: bool = False
+    status: int | None = None
+    _rest: bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        """Read *data*.
+
+        Raises:
+            GuestLostError: The guest says something else: nothing that it says can be believed.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            ended = re.fullmatch(rb"exit (\d{1,3})", line)
+            if ended and int(ended[1]) < 256:
+                self.status = int(ended[1])
+            elif line == b"ready":
+                self.ready = True
+            else:
+                raise self.lost(f"it said {_printable(line[:60].decode(errors='replace'))!r} where its status belongs")
+        if len(self._rest) > LINE:
+            raise self.lost("it said much where its status belongs")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What the guest is made of.
@@ -102,22 +151,25 @@ def command_line(machine: Machine, tags: Sequence[tuple[str, str]], ports: Seque
     Args:
         machine: What the guest is made of.
         tags: For each shared directory its tag and its virtiofsd's socket.
-        ports: Descriptors of the sockets for `PORTS`.
+        ports: Descriptors of the sockets for `PORTS`, and for the console.
     """
     disk = str(machine.disk).replace(",", ",,")
     argv = [
-        tools.find("qemu-system-x86_64"), "-name", "pylivepatch-lab", *acceleration.machine(machine.accel),
+        tools.find("qemu-system-x86_64"),
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-name", "pylivepatch-lab", *acceleration.machine(machine.accel),
         "-M", "pc,hpet=off,vmport=off,usb=off,graphics=off,memory-backend=ram",
         "-object", f"memory-backend-memfd,id=ram,size={machine.memory},share=on",
         "-m", f"{machine.memory // 1024}k", "-smp", str(machine.cpus),
         "-kernel", str(machine.kernel), "-initrd", str(machine.initramfs),
         "-append", f"{PARAMETERS} {machine.parameters}".strip(),
-        "-serial", "file:console", "-nic", "none", "-device", "virtio-serial-pci",
+        "-serial", "chardev:console", "-nic", "none", "-device", "virtio-serial-pci",
         "-drive", f"file={disk},format=raw,if=none,id=root,snapshot=on", "-device", "virtio-blk-pci,drive=root",
     ]  # fmt: skip
-    for name, descriptor in zip(PORTS, ports, strict=True):
-        argv += ["-chardev", f"socket,id={name},fd={descriptor}",
-                 "-device", f"virtserialport,chardev={name},name=lab.{name}"]  # fmt: skip
+    for name, descriptor in zip((*PORTS, CONSOLE), ports, strict=True):
+        argv += ["-chardev", f"socket,id={name},fd={descriptor}"]
+    for name in PORTS:
+        argv += ["-device", f"virtserialport,chardev={name},name=lab.{name}"]
     for number, (tag, path) in enumerate(tags):
         argv += ["-chardev", f"socket,id=fs{number},path={path}",
                  "-device", f"vhost-user-fs-pci,chardev=fs{number},tag={tag},queue-size=512"]  # fmt: skip
@@ -131,28 +183,30 @@ class Guest:
     Attributes:
         machine: What it is made of.
         servers: The running servers of its shared directories, by tag.
-        folder: The run's directory: console, sockets, QEMU's own words.
+        folder: The run's directory: sockets, and QEMU's own words.
+        console: The end of what the guest's console said, as it came.
     """
 
     machine: Machine
     servers: Sequence[tuple[str, Server]]
     folder: Path
+    console: bytearray = field(default_factory=bytearray)
     _process: subprocess.Popen[bytes] = field(init=False)
     _sockets: dict[str, socket.socket] = field(init=False, default_factory=dict)
 
     def __enter__(self) -> Guest:
-        pairs = {name: socket.socketpair() for name in PORTS}
+        pairs = {name: socket.socketpair() for name in (*PORTS, CONSOLE)}
         self._sockets = {name: ours for name, (ours, _) in pairs.items()}
-        theirs = [pairs[name][1] for name in PORTS]
+        theirs = [pair[1] for pair in pairs.values()]
         tags = [(tag, server.socket) for tag, server in self.servers]
         argv = command_line(self.machine, tags, [end.fileno() for end in theirs])
         (self.folder / "command").write_text(shlex.join(argv) + "\n")
+        jail = Jail(read=[self.machine.kernel, self.machine.disk], write=[self.folder], devices=[Path("/dev/kvm")])
         with open(self.folder / "qemu.log", "wb") as log:
             self._process = subprocess.Popen(
-                [tools.find("setpriv"), "--pdeathsig", "KILL", "--", *argv],
-                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                jail.argv(argv, self.folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=[end.fileno() for end in theirs], start_new_session=True,
-                env={**os.environ, "TMPDIR": os.environ.get("TMPDIR", "/var/tmp")})  # fmt: skip
+                env={**ENVIRONMENT, "TMPDIR": str(self.folder)})  # fmt: skip
         for end in theirs:
             end.close()
         return self
@@ -164,17 +218,16 @@ class Guest:
         for ours in self._sockets.values():
             ours.close()
 
-    def console(self, lines: int = 60) -> str:
-        """Return the end of what the guest's console and QEMU itself have said."""
+    def words(self, lines: int = 60) -> str:
+        """Return the end of what the guest's console and QEMU itself have said, without what a terminal obeys."""
         said = []
-        for name in ("qemu.log", "console"):
-            with contextlib.suppress(OSError):
-                text = _ESCAPES.sub(b"", (self.folder / name).read_bytes()).decode(errors="replace")
-                said += [line for line in text.splitlines() if line.strip()][-lines:]
+        for data in ((self.folder / "qemu.log").read_bytes()[-CONSOLE_KEPT:], bytes(self.console)):
+            text = _ESCAPES.sub(b"", data).decode(errors="replace")
+            said += [_printable(line) for line in re.split(r"[\r\n]+", text) if line.strip()][-lines:]
         return "\n".join(said)
 
     def _lost(self, reason: str) -> GuestLostError:
-        return GuestLostError(reason, self.console())
+        return GuestLostError(reason, self.words())
 
     def _events(self) -> Iterator[tuple[str, bytes]]:
         """Yield (port, data) as it comes, (port, b"") at its end, and ("", b"") at least once a second."""
@@ -206,21 +259,22 @@ class Guest:
             GuestLostError: The guest died, did not boot, or did not end in time; it is stopped then.
         """
         streams = {name: Stream(sink, nonce.encode()) for name, sink in (("stdout", stdout), ("stderr", stderr))}
-        control = b""
+        control = Control(self._lost)
         status: int | None = None
         started = False
         boot_deadline = deadline = time.monotonic() + BOOT_LIMIT
         for port, data in self._events():
             if port in streams and data:
                 streams[port].feed(data)
+            elif port == CONSOLE:
+                self.console += data
+                del self.console[:-CONSOLE_KEPT]
             elif port == "control":
-                control += data
-                if not started and b"ready\n" in control:
+                control.feed(data)
+                status = control.status
+                if control.ready and not started:
                     started = True
                     deadline = time.monotonic() + timeout
-                for line in control.decode(errors="replace").splitlines():
-                    if line.startswith("exit ") and control.endswith(b"\n"):
-                        status = int(line.split()[1])
             if status is not None and all(stream.ended for stream in streams.values()):
                 return status
             if not port:
@@ -239,7 +293,7 @@ class Guest:
             raise self._lost("it closed its ports") from None
         if not started and ended > 0:
             said = [server.trouble() for _, server in self.servers]
-            raise LabError("\n".join([f"QEMU did not start (status {ended})", *filter(None, said), self.console()]))
+            raise LabError("\n".join([f"QEMU did not start (status {ended})", *filter(None, said), self.words()]))
         raise self._lost(self._how(ended, started))
 
     def _check_servers(self) -> None:
@@ -252,9 +306,9 @@ class Guest:
 
     def _how(self, ended: int, started: bool) -> str:
         when = "while the command ran" if started else "before the command started"
-        if ended < 0:
-            return f"QEMU was killed by signal {-ended} {when}"
-        console = self.console(200)
+        if ended < 0 or ended > SIGNALLED:
+            return f"QEMU was killed by signal {-ended if ended < 0 else ended - SIGNALLED} {when}"
+        console = self.words(200)
         if "Kernel panic" in console:
             cause = next(line for line in console.splitlines() if "Kernel panic" in line)
             return f"its kernel panicked {when}: {cause.partition('Kernel panic')[2].lstrip(' -')}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import secrets
@@ -13,18 +14,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from pylivepatch.lab import accel, image, initramfs, module, package, script, share
+from pylivepatch.errors import LivepatchError
+from pylivepatch.lab import accel, cache, image, initramfs, module, package, script, share
 from pylivepatch.lab import kernel as kernel_module
 from pylivepatch.lab.errors import LabError
 from pylivepatch.lab.guest import Guest, Machine, Sink
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 TIMEOUT = 1800.0
 """Seconds that a command may take unless told otherwise."""
 
-PREFIX = "pylivepatch-lab-"
-"""How the names of the runs' temporary directories start."""
+KEPT = 64 << 20
+"""Bytes of a command's output that are kept, where it is kept."""
 
 LEAST_MEMORY = 256 << 20
 
@@ -42,6 +47,21 @@ def parse_size(text: str) -> int:
     if size < LEAST_MEMORY:
         raise ValueError(f"memory size {text!r}: a guest needs {LEAST_MEMORY >> 20}M at least")
     return size
+
+
+class Kept(io.BytesIO):
+    """An output of a guest's command that is kept: `KEPT` bytes at most."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Keep *data*.
+
+        Raises:
+            LabError: It becomes too much; the guest is stopped then.
+        """
+        written = super().write(data)
+        if self.tell() > KEPT:
+            raise LabError(f"the command in the guest printed more than {KEPT >> 20} MiB, which are not kept")
+        return written
 
 
 def _writer(stream: BinaryIO) -> Sink:
@@ -74,17 +94,35 @@ def _modules(target: kernel_module.Kernel, directories: Sequence[Path], core: mo
 
 @contextmanager
 def _run_folder() -> Iterator[Path]:
-    """Give a directory for one run; remove it afterwards, with those that killed runs left behind."""
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    """Give a directory for one run; remove it afterwards, with those that killed runs left behind.
+
+    It is in the cache, where nobody else can put something in the way.
+    """
+    runs = cache.root() / "runs"
+    runs.mkdir(exist_ok=True)
+    for left in runs.iterdir():
         with suppress(OSError), open(left / "lock", "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as name, open(Path(name) / "new", "wb") as lock:
+    with tempfile.TemporaryDirectory(dir=runs) as name, open(Path(name) / "new", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (Path(name) / "new").rename(Path(name) / "lock")
         yield Path(name)
 
 
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Make a LabError of what the system refuses: a full disk, a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LivepatchError):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise LabError(f"{error.strerror or error}{where}; the guest, if there was one, was stopped") from error
+
+
+@_translate_errors()
 def run(
     command: Sequence[str],
     *,
@@ -94,6 +132,7 @@ def run(
     cpus: int = 2,
     memory: str = "1G",
     shares: Sequence[str | os.PathLike[str]] = (),
+    writable: Sequence[str | os.PathLike[str]] = (),
     modules: Sequence[str | os.PathLike[str]] = (),
     timeout: float = TIMEOUT,
     environment: Mapping[str, str] | None = None,
@@ -120,8 +159,10 @@ def run(
             one that has the newest.
         cpus: Number of CPUs.
         memory: For example "1G" or "512M".
-        shares: Directories of the host, mounted read-write at the same path. The command starts in the
-            caller's working directory when that lies in one of them, and in /root otherwise.
+        shares: Directories of the host, mounted read-only at the same path. The command starts in the
+            caller's working directory when that lies in a shared directory, and in /root otherwise.
+        writable: Likewise, but the guest may change what is in them. Whoever is root there is the caller in them, but
+            cannot make devices or programs with privileges.
         modules: Directories of module sources (or directories of such): built for the guest's kernel, they
             are in `$PYLIVEPATCH_LAB_MODULES` there. They may use klpctl's header and functions.
         timeout: Seconds that the command may take; the boot is bounded by itself.
@@ -129,7 +170,7 @@ def run(
         klpctl: Build klpctl and have it where modprobe finds it.
         kaslr: Boot the compressed image, which randomizes addresses and takes seconds longer.
         parameters: More of the kernel's command line.
-        console: File that receives all that the guest's console said.
+        console: File that receives what the guest's console said; the end of it when it is more than a MiB.
         stdout: Where the command's standard output goes; this process's by default.
         stderr: Likewise for its standard error.
         prepared: Called with the kernel just before the boot.
@@ -149,7 +190,9 @@ def run(
     if not timeout > 0:
         raise ValueError(f"timeout of {timeout} s: expected more than 0")
     size = parse_size(memory)
-    plan = share.plan([Path(item) for item in shares])
+    if console is not None:
+        open(console, "wb").close()  # which may not be writable: known before anything is fetched
+    plan = share.plan([Path(item) for item in shares], [Path(item) for item in writable])
     target = kernel_module.resolve(kernel, flavour, suite)
     root = image.resolve(target)
     core = module.klpctl(target) if klpctl else None
@@ -177,7 +220,7 @@ def run(
     with ExitStack() as stack:
         folder = stack.enter_context(_run_folder())
         (folder / "initramfs").write_bytes(start.read_bytes() + archive.data())
-        tags = [(script.KERNEL_TAG, share.Share(target.path, "", readonly=True))]
+        tags = [(script.KERNEL_TAG, share.Share(target.path, ""))]
         tags += [(f"share{number}", item) for number, item in enumerate(plan)]
         servers = []
         for tag, item in tags:
@@ -192,4 +235,4 @@ def run(
                                 nonce, timeout)
         finally:
             if console is not None:
-                Path(console).write_bytes((folder / "console").read_bytes())
+                Path(console).write_bytes(guest.console)

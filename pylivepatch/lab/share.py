@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from pylivepatch.lab import tools
+from pylivepatch.lab.jail import ENVIRONMENT, FILES, Jail, no_setid
 
 OWN = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
 """Places where the guest has its own files."""
@@ -25,34 +28,50 @@ class Share:
     Attributes:
         source: The directory.
         target: Where the guest mounts it.
-        readonly: Whether the guest may change it.
+        readonly: Whether the guest sees it only.
     """
 
     source: Path
     target: str
-    readonly: bool = False
+    readonly: bool = True
 
 
-def plan(directories: list[Path]) -> list[Share]:
-    """Return the shares for *directories*, outer ones first, each at its own path.
+def plan(readonly: Sequence[Path], writable: Sequence[Path] = ()) -> list[Share]:
+    """Return the shares of directories, outer ones first, each at its own path.
+
+    Args:
+        readonly: What the guest sees; the host's side enforces that it changes nothing there.
+        writable: What it may change.
 
     Raises:
         ValueError: Not a directory, or one whose path the guest needs for itself.
     """
     found: dict[Path, Share] = {}
-    for given in directories:
-        path = given.absolute()
-        path = Path(os.path.normpath(path))
+    for given in (*readonly, *writable):
+        path = Path(os.path.normpath(given.absolute()))
         if not path.is_dir():
             raise ValueError(f"cannot share {given}: not a directory")
         if str(path) == "/" or str(path) in OWN or str(path).startswith(("/proc/", "/sys/", "/dev/", "/run/lab")):
             raise ValueError(f"cannot share {path}: the guest has its own; name a directory below it")
         if set(str(path)) & set(",\n"):
             raise ValueError(f"cannot share {str(path)!r}: a comma or a line break in the path")
-        found[path] = Share(path, str(path))
+        found[path] = Share(path, str(path), given not in writable)
     if len(found) > MOST:
         raise ValueError(f"cannot share {len(found)} directories: {MOST} at most; share one above them")
     return sorted(found.values(), key=lambda share: len(share.target))
+
+
+@cache
+def _options(program: str) -> tuple[str, ...]:
+    """Return how virtiofsd of this machine is told what to serve: by the options that it knows.
+
+    That of QEMU (until 8.0) has them behind -o, the one that followed it options of their own.
+    """
+    said = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    if "--shared-dir" in said.stdout + said.stderr:
+        return ("--shared-dir={}", "--sandbox=chroot", "--cache=auto", "--log-level=warn",
+                "--modcaps=-mknod:-setfcap:-fsetid")
+    return ("-osource={}", "-osandbox=chroot", "-ocache=auto", "-olog_level=warn", "-omodcaps=-mknod:-setfcap:-fsetid")
 
 
 @dataclass(slots=True)
@@ -79,15 +98,17 @@ class Server:
             listener.listen(1)
         finally:
             os.close(directory)
-        argv = [tools.find("virtiofsd"), f"--fd={listener.fileno()}", "-o", f"source={self.share.source}",
-                "-o", "sandbox=chroot", "-o", "cache=auto", "-o", "log_level=warn"]  # fmt: skip
-        if os.geteuid() != 0:
-            argv = [tools.find("unshare"), "--map-root-user", *argv]
+        program = tools.find("virtiofsd")
+        source = self.share.source
+        command = [program, f"--fd={listener.fileno()}", *(option.format(source) for option in _options(program))]
+        jail = Jail(read=[source] if self.share.readonly else [], write=[] if self.share.readonly else [source],
+                    capabilities=FILES, proc=True)  # fmt: skip
+        bits = no_setid()
         with listener, open(self.folder / f"{self.socket}.log", "wb") as log:
             self._process = subprocess.Popen(
-                [tools.find("setpriv"), "--pdeathsig", "KILL", "--", *argv],
-                cwd=self.folder, pass_fds=[listener.fileno()], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+                jail.argv(command, Path("/"), seccomp=bits), pass_fds=[listener.fileno(), bits], env=ENVIRONMENT,
+                start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+        os.close(bits)
 
     def trouble(self) -> str:
         """Return what the server said if it has ended by itself, or ""."""

@@ -102,7 +102,7 @@ def test_directories_are_shared_both_ways(guest: Lab, tmp_path: Path, monkeypatc
     (inner / "given").write_text("from the host\n")
     monkeypatch.chdir(inner)
     script = 'pwd; cat given; echo from the guest > made; ln -s made "link"; mkdir -p deep/er; chmod 640 made'
-    status, out, err = guest("sh", "-c", script, shares=[tmp_path / "a directory"])
+    status, out, err = guest("sh", "-c", script, writable=[tmp_path / "a directory"])
     assert (status, out.decode(), err) == (0, f"{inner}\nfrom the host\n", b"")
     assert (inner / "made").read_text() == "from the guest\n"
     assert (inner / "made").stat().st_mode & 0o777 == 0o640

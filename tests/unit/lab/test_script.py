@@ -12,7 +12,7 @@ from pylivepatch.lab.share import Share
 
 def text(command: list[str], cwd: str = "/", environment: dict[str, str] | None = None) -> str:
     """Return the settings for *command*."""
-    shares = [Share(Path("/a b"), "/a b"), Share(Path("/c"), "/c", readonly=True)]
+    shares = [Share(Path("/a b"), "/a b", readonly=False), Share(Path("/c"), "/c")]
     return script.settings(command, shares=shares, cwd=cwd, environment=environment or {}, layer="x", nonce="n")
 
 

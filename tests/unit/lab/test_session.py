@@ -68,3 +68,19 @@ def test_shares_are_mounted_outer_first(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     planned = share.plan([inner, tmp_path, tmp_path / "a/../a/b"])
     assert [item.target for item in planned] == [str(tmp_path), str(inner)]
+
+
+def test_what_a_guest_prints_is_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that prints without end does not fill the host's memory."""
+    monkeypatch.setattr(session, "KEPT", 1 << 20)
+    kept = session.Kept()
+    kept.write(bytes(1 << 20))
+    with pytest.raises(lab.LabError, match="more than 1 MiB"):
+        kept.write(b"x")
+
+
+@pytest.mark.usefixtures("state")
+def test_a_console_that_cannot_be_written_is_known_before_anything_is_done(tmp_path: Path) -> None:
+    """The error names the file; nothing is fetched for it."""
+    with pytest.raises(lab.LabError, match=r"No such file or directory .*/missing/console"):
+        lab.run(["true"], kernel="6.1", console=tmp_path / "missing/console")
