@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
+from pylivepatch import lab
+
 ONCE = "6.1"
 """The series whose lane has what does not depend on the kernel."""
+
+RAN = Path(__file__).parents[2] / "build/ran"
+"""What passed on which kernel, for the support matrix of the documentation (scripts/matrix)."""
 
 collect_ignore = [] if os.environ.get("PYLIVEPATCH_LAB") else ["guest"]
 
@@ -17,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vm")
     group.addoption("--kernel", default="6.1", help="kernel series (default: 6.1)")
     group.addoption("--flavour", default="standard", help="standard, cloud or rt")
-    group.addoption("--cpus", type=int, help="of the guest that runs guest/ (default: 2 on 6.1, otherwise 1)")
+    group.addoption("--cpus", type=int, help="of the guest that runs guest/ (default: 2, or 1 where it is slow)")
     group.addoption("--smoke", action="store_true", help="in one guest, and only the tests marked smoke there")
 
 
@@ -30,3 +37,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Note a lane that has passed as a whole."""
+    config = session.config
+    chosen = [*config.args, config.option.keyword, config.option.markexpr]
+    if os.environ.get("PYLIVEPATCH_LAB") or exitstatus or chosen != ["tests/vm", "", ""]:
+        return
+    kernel = lab.resolve(config.getoption("kernel"), config.getoption("flavour"))
+    scope = "all" if kernel.series == ONCE else "all that depend on the kernel"
+    scope = "smoke" if config.getoption("smoke") else scope
+    facts = {"series": kernel.series, "flavour": kernel.flavour, "release": kernel.release, "version": kernel.version,
+             "suite": kernel.suite, "tests": scope}  # fmt: skip
+    RAN.mkdir(parents=True, exist_ok=True)
+    (RAN / f"{kernel.release}.json").write_text(json.dumps(facts))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pylivepatch import lab
+from pylivepatch.lab import accel
 
 TOP = Path(__file__).parents[2]
 SECONDS = 2400.0
@@ -18,14 +19,16 @@ def test_guest(pytestconfig: pytest.Config, capfd: pytest.CaptureFixture[str]) -
     command = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", "--durations=5", "tests/vm/guest"]
     if pytestconfig.getoption("smoke"):
         command += ["-m", "smoke"]
-    # From 6.4 on a transition rewrites code on all CPUs, which takes seconds where two are emulated.
-    cpus = pytestconfig.getoption("cpus") or (2 if pytestconfig.getoption("kernel") == "6.1" else 1)
+    kernel, flavour = pytestconfig.getoption("kernel"), pytestconfig.getoption("flavour")
+    # Where a transition rewrites code on all CPUs, it takes seconds with two that are emulated.
+    quick = accel.for_kernel(accel.TCG, lab.resolve(kernel, flavour).vmlinux) == accel.TCG
+    cpus = pytestconfig.getoption("cpus") or (2 if quick else 1)
     # What the guest's own pytest says counts: it belongs into the output.
     with capfd.disabled():
         status = lab.run(
             command,
-            kernel=pytestconfig.getoption("kernel"),
-            flavour=pytestconfig.getoption("flavour"),
+            kernel=kernel,
+            flavour=flavour,
             cpus=cpus,
             shares=[TOP],
             modules=[TOP / "tests/payloads"],
