@@ -144,7 +144,6 @@ def link(
     extract.object.write(part)
     if objtool is not None:
         _run(box, [*objtool, str(part)], work, "objtool")
-    part.rename(work / "extracted.o_shipped")
     (work / ".extracted.o.cmd").write_text("")  # modpost looks there for sources
     (work / f"{about.name}_patch.c").write_text(glue(extract, about, symbols.image(VMLINUX).version()))
     (work / "Kbuild").write_text(
