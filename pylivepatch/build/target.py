@@ -96,19 +96,20 @@ class Target:
         return built.path / "src"
 
 
-def for_series(series: str, flavour: str = "standard", **given: Unpack[Given]) -> Target:
+def for_series(series: str, flavour: str = "standard", suite: str = "", **given: Unpack[Given]) -> Target:
     """Return the newest stock kernel of *series*, from the distribution's packages.
 
     Args:
         series: "6.1", "6.12".
         flavour: "standard", "cloud" or "rt".
+        suite: Suite or distribution of the archive that it is from; the one that has the newest by default.
         **given: What not to take from the packages.
 
     Raises:
         LabError: There is no such kernel.
         FileNotFoundError: Something that was given does not exist.
     """
-    return _target(stock.resolve(series, flavour), given)
+    return _target(stock.resolve(series, flavour, suite), given)
 
 
 def for_release(release: str, **given: Unpack[Given]) -> Target:

@@ -31,6 +31,8 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.argument("diffs", nargs=-1, required=True, type=click.Path(), metavar="DIFF…")
 @click.option("--kernel", metavar="SERIES", help="For the newest stock kernel of a series, e.g. 6.1.")
 @click.option("--flavour", type=click.Choice(["standard", "cloud", "rt"]), default="standard", show_default=True)
+@click.option("--suite", default="", metavar="SUITE",
+              help="Take the kernel of --kernel from this suite or distribution, e.g. bookworm; the newest by default.")
 @click.option("--release", help="For this release; the running kernel's by default.")
 @click.option("--source", type=_EXISTING, help="The kernel's source, instead of the distribution's package of it.")
 @click.option("--config", type=_EXISTING, help="The kernel's configuration.")
@@ -61,7 +63,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @json_option
 @click.pass_obj
 def build(
-    session: Session, diffs: tuple[str, ...], kernel: str | None, flavour: str, release: str | None,
+    session: Session, diffs: tuple[str, ...], kernel: str | None, flavour: str, suite: str, release: str | None,
     source: Path | None, config: Path | None, image: Path | None, headers: Path | None, modules: Path | None,
     compiler: str | None, module_source: Path | None, module_files: tuple[Path, ...], module_make: tuple[str, ...],
     strip: int | None, fuzz: int, output: Path | None, replace: bool, foreign: bool, description: str,
@@ -97,7 +99,8 @@ def build(
             click.echo(f"{time.monotonic() - start:6.1f} s  {words}", err=True)
 
     try:
-        target = for_series(kernel, flavour, **given) if kernel else for_release(release or platform.release(), **given)
+        target = (for_series(kernel, flavour, suite, **given) if kernel else
+                  for_release(release or platform.release(), **given))
         result = build_patch(diffs, target=target, output=output, strip=strip, fuzz=fuzz, replace=replace,
                              foreign=foreign, description=description, cves=cves, dry_run=dry_run, explain=explain,
                              module_source=module_source, module_files=module_files, module_make=module_make,

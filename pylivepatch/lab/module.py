@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.lab import apt, cache, package, toolchain
+from pylivepatch.lab import apt, archive, cache, package, toolchain
 from pylivepatch.lab import tools as programs
 from pylivepatch.lab.errors import LabError
 from pylivepatch.lab.kernel import Kernel
@@ -36,6 +36,11 @@ class Built:
         return self.path / "src/Module.symvers"
 
 
+def _check(kernel: Kernel) -> tuple[str, ...]:
+    top = f"usr/src/linux-headers-{kernel.release}"
+    return f"{top}/Makefile", f"{top}/Module.symvers", f"{top}/scripts/mod/modpost"
+
+
 def headers(kernel: Kernel) -> Path:
     """Return the build directory for modules of *kernel*, fetched into the cache if need be.
 
@@ -58,8 +63,7 @@ def headers(kernel: Kernel) -> Path:
         if not (into / "usr/lib").exists():
             (into / "usr/lib").symlink_to("../lib")
 
-    check = (f"usr/src/{name}/Makefile", f"usr/src/{name}/Module.symvers", f"usr/src/{name}/scripts/mod/modpost")
-    entry = cache.entry("headers", kernel.path.name, fill, check=check, notice=f"fetching {name}")
+    entry = cache.entry("headers", kernel.path.name, fill, check=_check(kernel), notice=f"fetching {name}")
     return entry / "usr/src" / name
 
 
@@ -70,6 +74,13 @@ def sources(directory: Path) -> list[Path]:
         if path.is_file() and not path.name.endswith(BUILT)
         and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(directory).parts)
     )
+
+
+def can_build(kernel: Kernel) -> bool:
+    """Tell whether the headers of *kernel* are in the cache, or the archive still has them."""
+    return bool(cache.kept("headers", kernel.path.name, _check(kernel))) or any(
+        (item.name, item.version) == (f"linux-headers-{kernel.release}", kernel.version)
+        for item in archive.state().kernels())
 
 
 def around(tree: Path) -> list[Path]:
@@ -140,6 +151,9 @@ def klpctl(kernel: Kernel, tree: Path | None = None) -> Built | None:
     place = klpctl_source()
     if place is None:
         cache.say("no klpctl sources beside the package: the guest will have no klpctl")
+        return None
+    if tree is None and not can_build(kernel):
+        cache.say(f"the archive has no headers of {kernel.release}: the guest will have no klpctl")
         return None
     return build(kernel, place, tree=tree)
 

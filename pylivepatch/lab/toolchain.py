@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.lab import apt, archive, cache, rootfs, tools
+from pylivepatch.lab import apt, cache, rootfs, tools
 from pylivepatch.lab.errors import LabError
 from pylivepatch.lab.kernel import Kernel
 from pylivepatch.lab.sandbox import Sandbox
@@ -82,19 +82,16 @@ def _fill(packages: Sequence[apt.Package], distribution: str, into: Path) -> Non
 
 
 def compiler_package(kernel: Kernel) -> str:
-    """Return the package of the compiler that *kernel* was built with: its headers depend on it.
+    """Return the package of the compiler that *kernel* was built with, as its configuration says.
 
     Raises:
-        LabError: The headers are not to be had, or name none.
+        LabError: It was not built with gcc.
     """
-    name = f"linux-headers-{kernel.release}"
-    for item in archive.state().kernels():
-        if item.name == name and item.version == kernel.version:
-            match = re.search(r"\b(?:linux-compiler-)?(gcc-\d+)\b", item.depends)
-            if match:
-                return match[1]
-            raise LabError(f"{name} names no compiler among its dependencies: {item.depends}")
-    raise LabError(f"the archive has no {name} {kernel.version}, so nothing can be built for this kernel")
+    config = (kernel.path / "config").read_text()
+    match = re.search(r'^CONFIG_CC_VERSION_TEXT="\S*gcc\S* .*\b(\d+)\.\d+\.\d+"$', config, re.MULTILINE)
+    if match is None:
+        raise LabError(f"the kernel {kernel.release} was not built with gcc: nothing can be built for it")
+    return f"gcc-{match[1]}"
 
 
 def resolve(kernel: Kernel) -> Toolchain:
