@@ -6,6 +6,7 @@ FLAVOUR ?= standard
 help:
 	@echo "make demo          the story, on real kernels in QEMU"
 	@echo "make test          all lanes"
+	@echo "make test-all      all lanes on all kernels and flavours: hours"
 	@echo "make test-unit     Python, no root, no kernel"
 	@echo "make test-shim     the C shim under ASan and UBSan"
 	@echo "make test-public   the wheel, as users get it"
@@ -24,6 +25,9 @@ test: setup
 
 test-unit test-shim test-public: test-%: setup
 	scripts/test $*
+
+test-all: setup
+	scripts/test all
 
 test-vm: setup
 	scripts/test vm:$(KERNEL):$(FLAVOUR)
@@ -46,4 +50,4 @@ clean:
 	rm -f pylivepatch/_shim*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test test-unit test-shim test-public test-vm lint docs man wheel setup clean
+.PHONY: help demo test test-all test-unit test-shim test-public test-vm lint docs man wheel setup clean
