@@ -23,7 +23,7 @@ TCG_ONE_THREAD = "tcg,thread=single"
 LIMIT = 8.0
 """Seconds that the trial boot may take; it takes about one where KVM works."""
 
-_REWRITES = b"\0klp_cond_resched\0"
+_REWRITES = b"\0__klp_sched_try_switch\0"
 """Name of a function, as the kernel's BTF has it."""
 
 PROOF = b"kvm-is-fine"
@@ -44,9 +44,9 @@ def machine(accel: str) -> list[str]:
 def for_kernel(accel: str, vmlinux: Path) -> str:
     """Return *accel*, or what emulates the kernel in *vmlinux* reliably.
 
-    Where cond_resched() switches tasks (6.4, e3ff7c609f39, until its end in 7.x), a livepatch transition rewrites
-    each call of it while other CPUs run. Emulated CPUs in threads of their own now and then miss such a rewriting,
-    and the guest dies of an int3; in turns in one thread they do not.
+    Where the scheduler switches tasks, too (6.4, e3ff7c609f39), a livepatch transition rewrites code of it, and up to
+    7.0 each call of cond_resched(), while other CPUs run. Emulated CPUs in threads of their own now and then miss
+    such a rewriting, and the guest dies of an int3; in turns in one thread they do not.
     """
     if accel != TCG:
         return accel
