@@ -22,9 +22,11 @@ from pylivepatch.errors import (
 )
 
 _SYSFS = Path("/sys")
+_PROC = Path("/proc")
 _UNCHANGED = "nothing has changed"
 _AS_BEFORE = "the kernel is as it was before"
 _RELOAD = "unload its module and load it again"
+_FTRACE_ON = "switch it on: sysctl kernel.ftrace_enabled=1"
 _BUILD = "build the patch for this kernel"
 
 
@@ -45,6 +47,9 @@ _TABLE: dict[tuple[str, int], _Row] = {
         PatchRejectedError,
         "the livepatch core refused it: a function does not exist or its name is ambiguous",
         "see the kernel log",
+    ),
+    ("enable", errno.ENXIO): _Row(
+        PatchRejectedError, "ftrace is switched off, and functions cannot be patched", _FTRACE_ON
     ),
     ("enable", errno.EOPNOTSUPP): _Row(UnsupportedError, "it cannot be enabled again as it is", _RELOAD),
     ("confirm", errno.EINVAL): _Row(
@@ -114,6 +119,9 @@ def refusal(
         The exception, to be raised.
     """
     row = _TABLE.get((verb, number)) or _TABLE.get(("", number))
+    if number == errno.EBUSY and busy is None and verb in ("enable", "load") and not ftrace_enabled():
+        # What ftrace says to the core without words (7162431dcf72, 5.6).
+        row = _TABLE["enable", errno.ENXIO]
     if row is None:
         kind: type[LivepatchError] = KernelError if verb == "read" else PatchRejectedError
         who = _WHO.get(verb, "")
@@ -133,6 +141,20 @@ def refusal(
     if row.kind is UnsupportedError:
         return UnsupportedError(message, feature=verb, remedy=row.remedy)
     return row.kind(message, after=_UNCHANGED, remedy=row.remedy)
+
+
+def ftrace_enabled(proc: Path = _PROC) -> bool:
+    """Tell whether ftrace lets functions be patched; True when that cannot be read.
+
+    Args:
+        proc: The mount point of procfs.
+
+    Source: /proc/sys/kernel/ftrace_enabled (2.6.27).
+    """
+    try:
+        return (proc / "sys/kernel/ftrace_enabled").read_text().strip() != "0"
+    except OSError:
+        return True
 
 
 def no_klpctl(what: str, feature: str, sysfs: Path = _SYSFS) -> UnsupportedError:

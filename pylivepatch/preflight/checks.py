@@ -113,6 +113,14 @@ def _system(candidate: Candidate) -> Iterator[Finding]:
             "loading modules was switched off until the next boot",
             "reboot, and load it before that is done",
         )
+    if candidate.text("proc/sys/kernel/ftrace_enabled") == "0":
+        yield fatal(
+            "ftrace",
+            "/proc/sys/kernel/ftrace_enabled",
+            "ftrace is switched off, and functions cannot be patched",
+            "switch it on: sysctl kernel.ftrace_enabled=1",
+            Stage.ENABLE,
+        )
     yield from _signature(candidate)
     yield from _depends(candidate)
     if candidate.file.payload and candidate.backend != "klpctl":

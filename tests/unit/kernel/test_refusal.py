@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +19,11 @@ from pylivepatch import (
     TransitionBusyError,
     UnsupportedError,
 )
-from pylivepatch.kernel.refusal import explain, refusal
+from pylivepatch.kernel import refusal as module
+from pylivepatch.kernel.refusal import explain, ftrace_enabled, refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -95,3 +100,20 @@ def test_other_lines_are_kept() -> None:
     assert explain(error, [line]) is error
     assert error.log == (line,)
     assert line in str(error)
+
+
+def test_ftrace_is_not_another_transition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EBUSY without a patch in transition, while ftrace is switched off, is told as that; by klpctl it is ENXIO."""
+    switch = tmp_path / "sys/kernel/ftrace_enabled"
+    switch.parent.mkdir(parents=True)
+    assert ftrace_enabled(tmp_path), "unknown is not off"
+    switch.write_text("0\n")
+    assert not ftrace_enabled(tmp_path)
+    monkeypatch.setattr(module, "ftrace_enabled", lambda: ftrace_enabled(tmp_path))
+    for verb, number in (("load", errno.EBUSY), ("enable", errno.EBUSY), ("enable", errno.ENXIO)):
+        error = refusal(number, verb, "fix")
+        assert type(error) is PatchRejectedError
+        assert "ftrace is switched off" in str(error)
+    assert isinstance(refusal(errno.EBUSY, "load", "fix", busy="other"), TransitionBusyError)
+    switch.write_text("1\n")
+    assert isinstance(refusal(errno.EBUSY, "load", "fix"), TransitionBusyError)

@@ -76,6 +76,16 @@ def test_probes_and_tracers(enabling: Path, patch: Path) -> None:
     assert not [code for code, _ in found if code == "owner"]
 
 
+def test_ftrace(enabling: Path, patch: Path) -> None:
+    """While ftrace is switched off nothing can be enabled; while it is on there is nothing to say."""
+    put(enabling, "proc/sys/kernel/ftrace_enabled", "1\n")
+    assert not [code for code, _ in findings(enabling, patch) if code == "ftrace"]
+    put(enabling, "proc/sys/kernel/ftrace_enabled", "0\n")
+    finding = findings(enabling, patch)["ftrace", "/proc/sys/kernel/ftrace_enabled"]
+    assert finding.severity is Severity.FATAL
+    assert "sysctl kernel.ftrace_enabled=1" in finding.remedy
+
+
 def test_needed_modules(enabling: Path, patch: Path) -> None:
     """A module that it needs is loaded, or installed, or a warning."""
     put(enabling, "sys/module/plp_target/initstate", "live\n")
