@@ -76,8 +76,7 @@ static int dump(struct plp_nl *nl)
 	struct plp_attr attr;
 	int ret, found = 0;
 
-	ret = plp_nl_send(nl, KLPCTL_CMD_TASK_GET, 1, NULL,
-			  KLPCTL_TASK_PENDING | KLPCTL_TASK_STACK);
+	ret = plp_nl_send(nl, KLPCTL_CMD_TASK_GET, 1, NULL, KLPCTL_TASK_STACK);
 	if (ret)
 		errx(1, "send: %s", strerror(-ret));
 	while ((ret = plp_nl_receive(nl, -1)) == 1)

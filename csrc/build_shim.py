@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Build pylivepatch._shim: the C sources beside this file, seen through cffi."""
 
+import re
 from pathlib import Path
 
 import cffi
@@ -9,9 +10,23 @@ import cffi
 SOURCES = ["csrc/dev.c", "csrc/module.c", "csrc/msg.c", "csrc/nl.c"]
 HEADERS = ["csrc/plp.h", "csrc/plp_msg.h", "kmod/uapi/klpctl.h"]
 CDEF = Path(__file__).with_name("shim.cdef")
+UAPI = Path(__file__).parents[1] / "kmod/uapi/klpctl.h"
+
+
+def constants() -> str:
+    """Declare what the kernel's header defines: text as such, and numbers that the compiler knows."""
+    code = re.sub(r"/\*.*?\*/", "", UAPI.read_text(), flags=re.DOTALL)
+    defines = re.findall(r"^#define (KLPCTL_\w+)[ \t]+(\S)", code, re.MULTILINE)
+    bodies = re.findall(r"\benum \w+ \{(.*?)\}", code, re.DOTALL)
+    numbers = [name for name, first in defines if first != '"']
+    numbers += [name for body in bodies for name in re.findall(r"^\s*([A-Z]\w*)", body, re.MULTILINE)]
+    texts = [name for name, first in defines if first == '"']
+    lines = [f"static char *const {name};" for name in texts] + [f"#define {name} ..." for name in numbers]
+    return "\n".join(lines) + "\n"
+
 
 ffibuilder = cffi.FFI()
-ffibuilder.cdef(CDEF.read_text())
+ffibuilder.cdef(constants() + CDEF.read_text())
 ffibuilder.set_source(
     "pylivepatch._shim",
     '#include "klpctl.h"\n#include "plp.h"\n',

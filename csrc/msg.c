@@ -28,6 +28,7 @@ static const struct plp_field transition_fields[] = {
 	[KLPCTL_A_TRANSITION_TOTAL]	= { .kind = PLP_U32 },
 	[KLPCTL_A_TRANSITION_DONE]	= { .kind = PLP_U32 },
 	[KLPCTL_A_TRANSITION_START]	= { .kind = PLP_U64 },
+	[KLPCTL_A_TRANSITION_DEADLINE]	= { .kind = PLP_U64 },
 };
 static const struct plp_schema transition_schema = { FIELDS(transition_fields) };
 
@@ -47,7 +48,6 @@ static const struct plp_field task_fields[] = {
 	[KLPCTL_A_TASK_PID]		= { .kind = PLP_U32 },
 	[KLPCTL_A_TASK_TID]		= { .kind = PLP_U32 },
 	[KLPCTL_A_TASK_COMM]		= { .kind = PLP_TEXT },
-	[KLPCTL_A_TASK_PENDING]		= { .kind = PLP_U32 },
 	[KLPCTL_A_TASK_CPU]		= { .kind = PLP_U32 },
 	[KLPCTL_A_TASK_REASON]		= { .kind = PLP_U32 },
 	[KLPCTL_A_TASK_FUNC]		= { .kind = PLP_TEXT },

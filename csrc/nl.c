@@ -336,7 +336,7 @@ int plp_nl_subscribe(struct plp_nl *nl)
 	return 0;
 }
 
-int plp_nl_send(struct plp_nl *nl, uint8_t cmd, int dump, const char *name, uint32_t flags)
+int plp_nl_send(struct plp_nl *nl, uint8_t cmd, int dump, const char *name, uint32_t options)
 {
 	const struct request request = {
 		.cmd = cmd,
@@ -344,8 +344,8 @@ int plp_nl_send(struct plp_nl *nl, uint8_t cmd, int dump, const char *name, uint
 		.flags = dump ? NLM_F_DUMP : 0,
 		.text_type = KLPCTL_A_NAME,
 		.text = name,
-		.number_type = KLPCTL_A_FLAGS,
-		.number = flags,
+		.number_type = KLPCTL_A_OPTIONS,
+		.number = options,
 	};
 
 	if (name && strlen(name) > KLPCTL_NAME_LEN)

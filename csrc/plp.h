@@ -42,12 +42,12 @@ int plp_nl_subscribe(struct plp_nl *nl);
 
 /*
  * Send KLPCTL_CMD_* with an ack asked for (dump: NLM_F_DUMP); name may be NULL,
- * flags are sent when they are not 0. Replies are read with plp_nl_receive();
+ * options are sent when they are not 0. Replies are read with plp_nl_receive();
  * what is left of the answer to an earlier request is passed over.
  * -ENAMETOOLONG when name has more than KLPCTL_NAME_LEN bytes.
  */
 int plp_nl_send(struct plp_nl *nl, uint8_t cmd, int dump, const char *name,
-		uint32_t flags);
+		uint32_t options);
 
 /*
  * Read the next message: 1 there is one (plp_nl_cmd, plp_nl_next), 0 the answer
@@ -77,16 +77,20 @@ const char *plp_nl_extack(const struct plp_nl *nl);
  */
 int plp_dev_open(const char *path);
 int plp_dev_close(int fd);
-int plp_dev_version(int fd, uint32_t *version, uint64_t *features);
 
-/* Both: -ENAMETOOLONG when name has more than KLPCTL_NAME_LEN bytes. */
-/* confirm_ms: 0, or KLPCTL_IOC_CONFIRM is awaited; flags: KLPCTL_ENABLE_*. */
-int plp_dev_enable(int fd, const char *name, uint32_t confirm_ms, uint32_t flags);
-int plp_dev_revert(int fd, const char *name);
-int plp_dev_confirm(int fd, const char *name);
+/* What comes back from the device. */
+struct plp_answer {
+	uint32_t state;		/* KLPCTL_IOC_WAIT: KLPCTL_STATE_*, with -ETIMEDOUT too */
+	char words[160];	/* the kernel's words for a refusal, or "" */
+};
 
-/* Until the patch is not in transition: 0, -ETIMEDOUT or -EINTR; *state is set. */
-int plp_dev_wait(int fd, const char *name, uint32_t timeout_ms, uint32_t *state);
+/*
+ * Send KLPCTL_IOC_*; flags and timeout_ms as it takes them, otherwise 0. -ENAMETOOLONG
+ * when name has more than KLPCTL_NAME_LEN bytes, -EINTR when a signal came before
+ * anything was done, or the kernel's own refusal.
+ */
+int plp_dev_request(int fd, uint32_t request, const char *name, uint32_t flags,
+		    uint32_t timeout_ms, struct plp_answer *answer);
 
 /* ---- modules (module.c, libkmod) ---- */
 

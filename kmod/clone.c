@@ -12,9 +12,10 @@
 #include <linux/slab.h>
 
 #include "clone.h"
+#include "core.h"
 
 /* sysfs would refuse a name twice, with a stack trace in the kernel log. */
-static bool func_is_twice(const struct klp_object *obj, const struct klp_func *func)
+static bool func_is_duplicate(const struct klp_object *obj, const struct klp_func *func)
 {
 	const struct klp_func *other;
 
@@ -26,7 +27,7 @@ static bool func_is_twice(const struct klp_object *obj, const struct klp_func *f
 	return false;
 }
 
-static bool object_is_twice(const struct klp_patch *decl, const struct klp_object *obj)
+static bool object_is_duplicate(const struct klp_patch *decl, const struct klp_object *obj)
 {
 	const struct klp_object *other;
 
@@ -45,7 +46,7 @@ static int check_func(const struct klp_patch *decl, const struct klp_object *obj
 	/* Only the payload's own code: what was signed is what runs. */
 	if (!within_module_core((unsigned long)func->new_func, decl->mod))
 		return -EINVAL;
-	return func_is_twice(obj, func) ? -EINVAL : 0;
+	return func_is_duplicate(obj, func) ? -EINVAL : 0;
 }
 
 /**
@@ -70,7 +71,7 @@ int klpctl_clone_check(const struct klp_patch *decl)
 		return -EINVAL;
 
 	klp_for_each_object_static(decl, obj) {
-		if (!obj->funcs || object_is_twice(decl, obj))
+		if (!obj->funcs || object_is_duplicate(decl, obj))
 			return -EINVAL;
 		if (obj->name && (!*obj->name || strchr(obj->name, '/') ||
 				  !strcmp(obj->name, "vmlinux") ||
@@ -89,8 +90,9 @@ int klpctl_clone_check(const struct klp_patch *decl)
  * klpctl_clone_alloc() - a fresh struct klp_patch for klp_enable_patch()
  * @decl: what to copy; has passed klpctl_clone_check()
  *
- * One allocation holds the patch, its objects and its functions. Names, states
- * and code stay in the payload's module.
+ * One allocation holds the patch, its objects and its functions; what they point to
+ * stays in the payload's module. The copies are of whole structures, so that a member
+ * which a later kernel adds is not lost.
  *
  * Context: Process context. May sleep.
  * Return: The copy, for klpctl_clone_free(), or NULL.
@@ -118,22 +120,14 @@ struct klp_patch *klpctl_clone_alloc(const struct klp_patch *decl)
 
 	obj_copy = (struct klp_object *)(clone + 1);
 	func_copy = (struct klp_func *)(obj_copy + objs);
-	clone->mod = decl->mod;
-	clone->states = decl->states;
-	clone->replace = decl->replace;
+	*clone = *decl;
 	clone->objs = obj_copy;
 	klp_for_each_object_static(decl, obj) {
-		obj_copy->name = obj->name;
-		obj_copy->callbacks = obj->callbacks;
-		obj_copy->funcs = func_copy;
-		klp_for_each_func_static(obj, func) {
-			func_copy->old_name = func->old_name;
-			func_copy->new_func = func->new_func;
-			func_copy->old_sympos = func->old_sympos;
-			func_copy++;
-		}
-		func_copy++;
-		obj_copy++;
+		*obj_copy = *obj;
+		obj_copy++->funcs = func_copy;
+		klp_for_each_func_static(obj, func)
+			*func_copy++ = *func;
+		func_copy++;	/* zeroed: the end */
 	}
 	return clone;
 }
@@ -149,33 +143,23 @@ void klpctl_clone_free(struct klp_patch *clone)
 	kvfree(clone);
 }
 
-/**
- * klpctl_clone_has_module_relocs() - does a payload relocate against modules?
- * @mod: a livepatch module
- *
- * Sections .klp.rela.<module>.*; those for vmlinux are applied once, at load.
- *
- * Context: Process context; @mod is alive.
- * Return: Whether there is one.
- */
-bool klpctl_clone_has_module_relocs(const struct module *mod)
+/* Sections .klp.rela.<module>.*; those for vmlinux are applied once, at load. */
+static bool has_module_relocs(const struct klp_modinfo *info)
 {
-	const struct klp_modinfo *info = mod->klp_info;
 	unsigned int i;
 
 	for (i = 1; i < info->hdr.e_shnum; i++) {
 		const Elf_Shdr *section = info->sechdrs + i;
 
 		if ((section->sh_flags & SHF_RELA_LIVEPATCH) &&
-		    !strstarts(info->secstrings + section->sh_name,
-			       ".klp.rela.vmlinux."))
+		    !strstarts(info->secstrings + section->sh_name, ".klp.rela.vmlinux."))
 			return true;
 	}
 	return false;
 }
 
 /**
- * klpctl_clone_met_module() - has the core applied relocations and left them so?
+ * klpctl_clone_has_applied_relocs() - has the core applied relocations and left them so?
  * @clone: that the core has let go
  *
  * It applies those of a module when it initialises the object or the module comes,
@@ -183,12 +167,16 @@ bool klpctl_clone_has_module_relocs(const struct module *mod)
  * it does not undo is what an enable of the copy has left behind.
  *
  * Context: Process context.
- * Return: Whether a module that the patch changes was there at the end.
+ * Return: Whether the patch cannot be enabled again without being loaded again.
  */
-bool klpctl_clone_met_module(const struct klp_patch *clone)
+bool klpctl_clone_has_applied_relocs(const struct klp_patch *clone)
 {
 	const struct klp_object *obj;
 
+	if (!has_module_relocs(clone->mod->klp_info))
+		return false;
+	if (!klpctl_core_clears_relocs())
+		return true;
 	klp_for_each_object_static(clone, obj)
 		if (obj->mod)
 			return true;

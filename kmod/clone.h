@@ -7,7 +7,6 @@
 int klpctl_clone_check(const struct klp_patch *decl);
 struct klp_patch *klpctl_clone_alloc(const struct klp_patch *decl);
 void klpctl_clone_free(struct klp_patch *clone);
-bool klpctl_clone_has_module_relocs(const struct module *mod);
-bool klpctl_clone_met_module(const struct klp_patch *clone);
+bool klpctl_clone_has_applied_relocs(const struct klp_patch *clone);
 
 #endif /* _KLPCTL_CLONE_H */

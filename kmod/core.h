@@ -4,16 +4,21 @@
 
 #include <linux/livepatch.h>
 
-bool klpctl_core_visible(void);
-void klpctl_core_lock(void);
-void klpctl_core_unlock(void);
-struct klp_patch *klpctl_core_find(const char *name);
-struct klp_patch *klpctl_core_get(const char *name);
-bool klpctl_core_in_transition(const struct klp_patch *patch);
-bool klpctl_core_clears_relocs(void);
-int klpctl_core_store(struct klp_patch *patch, const char *attr, bool value);
+#include "klpctl.h"
+#include "symbol.h"
 
-/* All patches that the core holds; between klpctl_core_lock() and _unlock(). */
+bool klpctl_core_trylock(void);
+void klpctl_core_unlock(void);
+const struct klp_patch *klpctl_core_in_transition(void);
+int klpctl_core_target(void);
+bool klpctl_core_state(const struct klp_patch *patch, enum klpctl_state *state);
+struct klp_patch *klpctl_core_get(const char *name);
+int klpctl_core_store(const char *name, const char *attr, bool value);
+bool klpctl_core_retry(void);
+bool klpctl_core_clears_relocs(void);
+bool klpctl_core_can_patch(void);
+
+/* All patches that the core holds; between klpctl_core_trylock() and _unlock(). */
 #define klpctl_core_for_each(patch) \
 	list_for_each_entry(patch, klpctl_symbols.klp_patches, list)
 

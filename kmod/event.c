@@ -1,84 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Events: numbered, then sent by netlink and as a uevent. */
-#include <linux/ktime.h>
-
-#include "device.h"
+/*
+ * Events: numbered, and given to those who send them on. Listeners that are too slow
+ * lose events and see it by their numbers; nothing here waits for them.
+ *
+ * All of this is under klpctl_registry_lock(), but for the sinks, which are added
+ * before anything happens.
+ */
 #include "event.h"
-#include "netlink.h"
 
-static u64 seq;		/* of the newest event; protected by klpctl_patch_lock() */
+static LIST_HEAD(sinks);
+static u64 seq;		/* of the newest event */
 
-/**
- * klpctl_event_send() - tell the world what happened to a patch
- * @patch: to which; in the state after it
- * @action: what
- * @time: CLOCK_MONOTONIC in ns
- * @target: of the transition, for the actions that have one
- *
- * Listeners that are too slow lose events and see it by their numbers; nothing
- * here waits for them.
- *
- * Context: Process context, under klpctl_patch_lock(). May sleep.
- */
-void klpctl_event_send(struct klpctl_patch *patch, enum klpctl_action action,
-		       u64 time, enum klpctl_target target)
+void klpctl_event_add_sink(struct klpctl_event_sink *sink)
 {
-	const struct klpctl_event event = {
-		.patch = patch,
-		.seq = ++seq,
-		.time = time,
-		.action = action,
-		.target = target,
-	};
-
-	klpctl_netlink_event(&event);
-	klpctl_device_event(&event);
+	list_add_tail(&sink->node, &sinks);
 }
 
-/**
- * klpctl_event_progress() - tell those who listen how far a transition has come
- * @patch: in transition
- * @target: where it leads
- * @total: tasks
- * @done: of these, switched
- *
- * Has the number of the event before it, so that who does not care, and udev,
- * which is not told, see no gap.
- *
- * Context: Process context, under klpctl_patch_lock(). May sleep.
- */
-void klpctl_event_progress(struct klpctl_patch *patch, enum klpctl_target target,
-			   u32 total, u32 done)
+bool klpctl_event_has_target(const struct klpctl_event *event)
 {
-	const struct klpctl_event event = {
-		.patch = patch,
-		.seq = seq,
-		.time = ktime_get_ns(),
-		.action = KLPCTL_ACTION_PROGRESS,
-		.target = target,
-		.total = total,
-		.done = done,
-	};
-
-	klpctl_netlink_event(&event);
+	return event->action == KLPCTL_ACTION_STARTED ||
+	       event->action == KLPCTL_ACTION_REVERSED ||
+	       event->action == KLPCTL_ACTION_PROGRESS ||
+	       event->action == KLPCTL_ACTION_FORCED ||
+	       event->action == KLPCTL_ACTION_COMPLETED;
 }
 
-/**
- * klpctl_event_skip() - leave a gap in the numbers, because something was lost
- *
- * Context: Process context, under klpctl_patch_lock().
+/* Does anybody listen to progress? */
+bool klpctl_event_wanted(void)
+{
+	const struct klpctl_event_sink *sink;
+
+	list_for_each_entry(sink, &sinks, node)
+		if (sink->wanted && sink->wanted())
+			return true;
+	return false;
+}
+
+/*
+ * Number an event and send it. Progress has the number of the event before it, and
+ * goes to those only who can want it, so that the others see no gap.
  */
+void klpctl_event_send(struct klpctl_event *event)
+{
+	bool progress = event->action == KLPCTL_ACTION_PROGRESS;
+	const struct klpctl_event_sink *sink;
+
+	event->seq = progress ? seq : ++seq;
+	list_for_each_entry(sink, &sinks, node)
+		if (!progress || sink->wanted)
+			sink->send(event);
+}
+
+/* Leave a gap in the numbers: something was missed. */
 void klpctl_event_skip(void)
 {
 	seq++;
 }
 
-/**
- * klpctl_event_seq() - the number of the newest event
- *
- * Context: Process context, under klpctl_patch_lock().
- * Return: The number; 0 before the first.
- */
 u64 klpctl_event_seq(void)
 {
 	return seq;

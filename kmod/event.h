@@ -2,6 +2,7 @@
 #ifndef _KLPCTL_EVENT_H
 #define _KLPCTL_EVENT_H
 
+#include <linux/list.h>
 #include <linux/types.h>
 
 #include "klpctl.h"
@@ -19,7 +20,7 @@ struct klpctl_patch;
  * @done: of these, switched
  */
 struct klpctl_event {
-	const struct klpctl_patch *patch;
+	struct klpctl_patch *patch;
 	u64 seq;
 	u64 time;
 	enum klpctl_action action;
@@ -28,19 +29,22 @@ struct klpctl_event {
 	u32 done;
 };
 
-static inline bool klpctl_event_has_target(const struct klpctl_event *event)
-{
-	return event->action == KLPCTL_ACTION_STARTED ||
-	       event->action == KLPCTL_ACTION_REVERSED ||
-	       event->action == KLPCTL_ACTION_PROGRESS ||
-	       event->action == KLPCTL_ACTION_FORCED ||
-	       event->action == KLPCTL_ACTION_COMPLETED;
-}
+/**
+ * struct klpctl_event_sink - who is told
+ * @node: in the list of all
+ * @wanted: does anybody listen there? NULL: not to progress
+ * @send: called in process context, under klpctl_registry_lock(); may sleep
+ */
+struct klpctl_event_sink {
+	struct list_head node;
+	bool (*wanted)(void);
+	void (*send)(const struct klpctl_event *event);
+};
 
-void klpctl_event_send(struct klpctl_patch *patch, enum klpctl_action action,
-		       u64 time, enum klpctl_target target);
-void klpctl_event_progress(struct klpctl_patch *patch, enum klpctl_target target,
-			   u32 total, u32 done);
+void klpctl_event_add_sink(struct klpctl_event_sink *sink);
+bool klpctl_event_has_target(const struct klpctl_event *event);
+bool klpctl_event_wanted(void);
+void klpctl_event_send(struct klpctl_event *event);
 void klpctl_event_skip(void);
 u64 klpctl_event_seq(void);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* /dev/klpctl: see uapi/klpctl.h. */
+/* /dev/klpctl: what changes something, and what waits. See uapi/klpctl.h. */
+#include <linux/build_bug.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
@@ -8,113 +9,136 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
-#include "confirm.h"
-#include "feature.h"
 #include "ioctl.h"
+#include "klpctl.h"
 #include "operation.h"
-#include "patch.h"
+#include "registry.h"
 
-static int check_name(const char *name)
+static_assert(KLPCTL_NAME_LEN + 1 == MODULE_NAME_LEN);
+static_assert(sizeof(struct klpctl_request) == KLPCTL_REQUEST_SIZE_VER0);
+
+static int check_request(const struct klpctl_request *request, u32 flags, bool time,
+			 const char **why)
 {
-	return strnlen(name, KLPCTL_NAME_LEN + 1) <= KLPCTL_NAME_LEN ? 0 : -EINVAL;
+	if (strnlen(request->name, sizeof(request->name)) == sizeof(request->name))
+		*why = "the name has no final NUL";
+	else if (request->flags & ~flags)
+		*why = "unknown flags";
+	else if (request->timeout_ms && !time)
+		*why = "this takes no time";
+	else if (request->state)
+		*why = "state must be zero";
+	else
+		return 0;
+	return -EINVAL;
 }
 
-static long ioc_version(struct klpctl_ioc_version __user *user)
+static int enable(const struct klpctl_request *request, struct file *file, const char **why)
 {
-	struct klpctl_ioc_version arg;
+	bool owned = request->flags & KLPCTL_ENABLE_OWNED;
+	bool deadline = request->flags & KLPCTL_ENABLE_DEADLINE;
 
-	if (copy_from_user(&arg, user, sizeof(arg)))
-		return -EFAULT;
-	if (arg.size != sizeof(arg) || memchr_inv(arg.reserved, 0, sizeof(arg.reserved)))
+	if (request->flags && !request->timeout_ms) {
+		*why = "these flags need a window: timeout_ms";
 		return -EINVAL;
-	arg.version = KLPCTL_VERSION;
-	arg.features = klpctl_features();
-	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
+	}
+	return klpctl_operation_enable(request->name, request->timeout_ms, deadline,
+				       owned ? file : NULL, why);
 }
 
-static long ioc_enable(struct file *file, struct klpctl_ioc_enable __user *user)
+static int force(const struct klpctl_request *request, const char **why)
 {
-	struct klpctl_ioc_enable arg;
-	const char *why;
-
-	if (!capable(CAP_SYS_MODULE))
-		return -EPERM;
-	if (copy_from_user(&arg, user, sizeof(arg)))
-		return -EFAULT;
-	if (arg.size != sizeof(arg) || (arg.flags & ~KLPCTL_ENABLE_OWNED) ||
-	    ((arg.flags & KLPCTL_ENABLE_OWNED) && !arg.confirm_ms) ||
-	    check_name(arg.name) || arg.reserved0 ||
-	    memchr_inv(arg.reserved, 0, sizeof(arg.reserved)))
+	if (!(request->flags & KLPCTL_FORCE_ACCEPT_RISK)) {
+		*why = "forcing may crash the kernel: KLPCTL_FORCE_ACCEPT_RISK is missing";
 		return -EINVAL;
-	return klpctl_operation_enable(arg.name, arg.confirm_ms,
-				       arg.flags & KLPCTL_ENABLE_OWNED ? file : NULL, &why);
+	}
+	return klpctl_operation_force(request->name, why);
 }
 
-static int confirm(const char *name, const char **why)
+static int wait(struct klpctl_request *request)
 {
-	return klpctl_confirm(name);
-}
-
-static long ioc_patch(struct klpctl_ioc_patch __user *user,
-		      int (*operation)(const char *name, const char **why))
-{
-	struct klpctl_ioc_patch arg;
-	const char *why;
-
-	if (!capable(CAP_SYS_MODULE))
-		return -EPERM;
-	if (copy_from_user(&arg, user, sizeof(arg)))
-		return -EFAULT;
-	if (arg.size != sizeof(arg) || arg.flags || check_name(arg.name) ||
-	    memchr_inv(arg.reserved, 0, sizeof(arg.reserved)))
-		return -EINVAL;
-	return operation(arg.name, &why);
-}
-
-static long ioc_wait(struct klpctl_ioc_wait __user *user)
-{
-	struct klpctl_ioc_wait arg;
+	long timeout = request->timeout_ms == KLPCTL_WAIT_FOREVER ?
+		       MAX_SCHEDULE_TIMEOUT : msecs_to_jiffies(request->timeout_ms);
 	enum klpctl_state state = 0;
-	long timeout;
 	int ret;
 
-	if (copy_from_user(&arg, user, sizeof(arg)))
-		return -EFAULT;
-	if (arg.size != sizeof(arg) || check_name(arg.name) || arg.reserved0 ||
-	    memchr_inv(arg.reserved, 0, sizeof(arg.reserved)))
-		return -EINVAL;
-	timeout = arg.timeout_ms == KLPCTL_WAIT_FOREVER ? MAX_SCHEDULE_TIMEOUT :
-							   msecs_to_jiffies(arg.timeout_ms);
-	ret = klpctl_patch_wait(arg.name, timeout, &state);
-	if (ret && ret != -ETIMEDOUT)
+	ret = klpctl_registry_wait(request->name, timeout, &state);
+	request->state = state;
+	return ret;
+}
+
+static int handle(unsigned int nr, struct klpctl_request *request, struct file *file,
+		  const char **why)
+{
+	static const u32 flags[] = {
+		[_IOC_NR(KLPCTL_IOC_ENABLE)] = KLPCTL_ENABLE_OWNED | KLPCTL_ENABLE_DEADLINE,
+		[_IOC_NR(KLPCTL_IOC_FORCE)] = KLPCTL_FORCE_ACCEPT_RISK,
+		[_IOC_NR(KLPCTL_IOC_WAIT)] = 0,
+	};
+	bool waits = nr == _IOC_NR(KLPCTL_IOC_WAIT);
+	int ret;
+
+	if (!waits && !capable(CAP_SYS_MODULE)) {
+		*why = "CAP_SYS_MODULE in the initial user namespace is needed";
+		return -EPERM;
+	}
+	ret = check_request(request, flags[nr], waits || nr == _IOC_NR(KLPCTL_IOC_ENABLE), why);
+	if (ret)
 		return ret;
-	arg.state = state;
-	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : ret;
+	switch (nr) {
+	case _IOC_NR(KLPCTL_IOC_ENABLE):
+		return enable(request, file, why);
+	case _IOC_NR(KLPCTL_IOC_REVERT):
+		return klpctl_operation_revert(request->name, why);
+	case _IOC_NR(KLPCTL_IOC_FORCE):
+		return force(request, why);
+	case _IOC_NR(KLPCTL_IOC_CONFIRM):
+		return klpctl_operation_confirm(request->name, why);
+	default:
+		return wait(request);
+	}
+}
+
+/* The words of a refusal, cut to the caller's buffer. */
+static void put_words(const struct klpctl_request *request, const char *why)
+{
+	size_t len = min_t(size_t, strlen(why) + 1, request->words_len);
+	char __user *to = u64_to_user_ptr(request->words);
+
+	/* They are lost when they cannot be written: the error counts more. */
+	if (len && !copy_to_user(to, why, len))
+		put_user('\0', to + len - 1);
 }
 
 static long ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	void __user *user = (void __user *)arg;
+	struct klpctl_request __user *user = (void __user *)arg;
+	struct klpctl_request request;
+	unsigned int nr = _IOC_NR(cmd);
+	const char *why = NULL;
+	int ret;
 
-	switch (cmd) {
-	case KLPCTL_IOC_VERSION:
-		return ioc_version(user);
-	case KLPCTL_IOC_ENABLE:
-		return ioc_enable(file, user);
-	case KLPCTL_IOC_REVERT:
-		return ioc_patch(user, klpctl_operation_revert);
-	case KLPCTL_IOC_WAIT:
-		return ioc_wait(user);
-	case KLPCTL_IOC_CONFIRM:
-		return ioc_patch(user, confirm);
-	default:
+	/* The size is the caller's: _IOC_SIZE(), for structures that have grown. */
+	if (_IOC_TYPE(cmd) != KLPCTL_IOC_MAGIC || _IOC_DIR(cmd) != (_IOC_READ | _IOC_WRITE) ||
+	    nr < _IOC_NR(KLPCTL_IOC_ENABLE) || nr > _IOC_NR(KLPCTL_IOC_WAIT))
 		return -ENOTTY;
-	}
+	if (_IOC_SIZE(cmd) < KLPCTL_REQUEST_SIZE_VER0)
+		return -EINVAL;
+	ret = copy_struct_from_user(&request, sizeof(request), user, _IOC_SIZE(cmd));
+	if (ret)
+		return ret;
+
+	ret = handle(nr, &request, file, &why);
+	if (ret && why)
+		put_words(&request, why);
+	if (request.state && put_user(request.state, &user->state))
+		return -EFAULT;
+	return ret;
 }
 
 static int release(struct inode *inode, struct file *file)
 {
-	klpctl_confirm_abandon(file);
+	klpctl_operation_abandon(file);
 	return 0;
 }
 
@@ -144,12 +168,7 @@ int __init klpctl_ioctl_init(void)
 	return misc_register(&device);
 }
 
-/**
- * klpctl_ioctl_exit() - undo klpctl_ioctl_init()
- *
- * Context: Process context; nobody has it open: that would hold the module. May
- * sleep.
- */
+/* Nobody has it open: that would hold the module. */
 void klpctl_ioctl_exit(void)
 {
 	misc_deregister(&device);

@@ -1,26 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What can be done to patches, one thing at a time. */
+/*
+ * What can be done to patches, one thing at a time.
+ *
+ * A patch that was enabled with a window expires when the window ends, or when the
+ * file that owns it is closed: by a crash, by kill -9, or on purpose. Who enabled the
+ * patch need not be there any more. It is then reverted like by anybody else, in
+ * mid-transition too, and again and again while another patch is in transition.
+ */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
+#include <linux/math64.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/workqueue.h>
 
 #include <klpctl/klpctl.h>
 
 #include "clone.h"
-#include "confirm.h"
 #include "core.h"
 #include "operation.h"
-#include "patch.h"
-#include "transition.h"
+#include "registry.h"
 
-#define RELEASE_MS 1000	/* how long the core may take to let go of a module */
+#define RELEASE_MS	1000	/* how long the core may take to let go of a module */
+#define RETRY_MS	100	/* until an expired patch is tried again */
 
-static DEFINE_MUTEX(operation);		/* see patch.c for the order */
+static DEFINE_MUTEX(operation);		/* see registry.c for the order */
+
+static struct workqueue_struct *queue;
+static void expire(struct work_struct *work);
+static DECLARE_DELAYED_WORK(expire_work, expire);
+
+/* ---- what payloads call ---- */
+
+/* A fresh load would find the states as they are declared: so does each enable. */
+static int keep_states(struct klpctl_patch *patch)
+{
+	const struct klp_state *states = patch->decl->states, *state;
+
+	if (!states)
+		return 0;
+	for (state = states; state->id; state++)
+		;
+	patch->states = kmemdup(states, (state - states) * sizeof(*states), GFP_KERNEL);
+	return patch->states || state == states ? 0 : -ENOMEM;
+}
+
+static void restore_states(struct klpctl_patch *patch)
+{
+	struct klp_state *state = patch->decl->states, *kept = patch->states;
+
+	for (; state && state->id; state++)
+		*state = *kept++;
+}
 
 int klpctl_register_patch(const struct klp_patch *decl)
 {
@@ -34,21 +70,20 @@ int klpctl_register_patch(const struct klp_patch *decl)
 		return ret;
 	}
 
-	mutex_lock(&operation);
-	klpctl_patch_lock();
-	if (klpctl_patch_find(decl->mod->name)) {
-		pr_err("%s: registered already; a module has one patch\n",
-		       decl->mod->name);
+	klpctl_registry_lock();
+	if (klpctl_registry_find(decl->mod->name)) {
+		pr_err("%s: registered already; a module has one patch\n", decl->mod->name);
 		ret = -EEXIST;
 		goto unlock;
 	}
-	patch = klpctl_patch_add(decl->mod->name, decl, KLPCTL_STATE_REGISTERED,
-				 decl->replace, ktime_get_ns());
-	if (!patch)
-		ret = -ENOMEM;
+	patch = klpctl_registry_add(decl->mod->name, decl);
+	ret = patch ? keep_states(patch) : -ENOMEM;
+	if (!ret)
+		klpctl_registry_refresh();
+	else if (patch)
+		klpctl_registry_del(patch);
 unlock:
-	klpctl_patch_unlock();
-	mutex_unlock(&operation);
+	klpctl_registry_unlock();
 	return ret;
 }
 EXPORT_SYMBOL_GPL(klpctl_register_patch);
@@ -58,18 +93,45 @@ void klpctl_unregister_patch(const struct klp_patch *decl)
 	struct klpctl_patch *patch;
 
 	mutex_lock(&operation);
-	klpctl_patch_lock();
-	patch = klpctl_patch_find(decl->mod->name);
+	klpctl_registry_lock();
+	patch = klpctl_registry_find(decl->mod->name);
 	if (patch && patch->decl == decl) {
-		/* Freed memory in the core's hands would be worse than a leak. */
-		if (!WARN_ON(patch->live && module_refcount(decl->mod) > 0))
-			klpctl_clone_free(patch->live);
-		klpctl_patch_del(patch);
+		/* Leak rather than free memory that the core may still use. */
+		if (WARN_ON(patch->core && module_refcount(decl->mod) > 0))
+			patch->core = NULL;
+		klpctl_registry_del(patch);
 	}
-	klpctl_patch_unlock();
+	klpctl_registry_unlock();
 	mutex_unlock(&operation);
 }
 EXPORT_SYMBOL_GPL(klpctl_unregister_patch);
+
+/* Standalone patches go with their modules. */
+static int module_event(struct notifier_block *block, unsigned long action, void *data)
+{
+	const struct klp_patch *decl;
+	struct klpctl_patch *patch;
+	struct module *mod = data;
+
+	if (action != MODULE_STATE_GOING || !is_livepatch_module(mod))
+		return NOTIFY_DONE;
+	klpctl_registry_lock();
+	patch = klpctl_registry_find(mod->name);
+	decl = patch ? patch->decl : NULL;
+	if (patch && !decl)
+		klpctl_registry_del(patch);
+	klpctl_registry_unlock();
+	if (decl) {
+		/* Its init failed after the registration, and did not undo it. */
+		pr_err("%s: goes without unregistering its patch\n", mod->name);
+		klpctl_unregister_patch(decl);
+	}
+	return NOTIFY_OK;
+}
+
+static struct notifier_block module_block = { .notifier_call = module_event };
+
+/* ---- enabling and reverting ---- */
 
 /*
  * The core holds a reference to the module until its last access to the
@@ -81,7 +143,7 @@ static int wait_released(struct module *mod, const char **why)
 
 	while (module_refcount(mod) > 0) {
 		if (time_after(jiffies, end)) {
-			*why = "the kernel still holds the patch module: it is in use, or a transition was forced";
+			*why = "the kernel still holds the module: it is in use, or was forced";
 			return -EBUSY;
 		}
 		if (msleep_interruptible(1))
@@ -90,210 +152,193 @@ static int wait_released(struct module *mod, const char **why)
 	return 0;
 }
 
-/* The core would find out, too, but only after it has applied the relocations. */
-static bool another_in_transition(void)
-{
-	bool ret;
-
-	if (!klpctl_core_visible())
-		return false;
-	klpctl_core_lock();
-	ret = klpctl_core_in_transition(NULL);
-	klpctl_core_unlock();
-	return ret;
-}
-
-static int enable_registered(struct klpctl_patch *patch, const char **why)
+/* What the core would find out, too, but with marks left behind: relocations, callbacks. */
+static int check_before(const struct klpctl_patch *patch, const char **why)
 {
 	struct module *mod = patch->decl->mod;
-	struct klp_patch *clone;
 	int ret;
 
 	if (READ_ONCE(mod->state) != MODULE_STATE_LIVE) {
 		*why = "the patch module is being loaded or unloaded";
 		return -EBUSY;
 	}
-	if (patch->live) {
-		ret = wait_released(mod, why);
-		if (ret)
-			return ret;
-		if (klpctl_clone_has_module_relocs(mod) &&
-		    (!klpctl_core_clears_relocs() || klpctl_clone_met_module(patch->live))) {
-			*why = "the patch relocates against a module, and that cannot be applied twice: load the patch module anew";
-			return -EOPNOTSUPP;
-		}
+	ret = patch->core ? wait_released(mod, why) : 0;
+	if (ret)
+		return ret;
+	if (patch->has_relocs || (patch->core && klpctl_clone_has_applied_relocs(patch->core))) {
+		*why = "it relocates against a module, which cannot be done twice: load it anew";
+		return -EOPNOTSUPP;
 	}
-	if (another_in_transition()) {
+	if (klpctl_core_in_transition()) {
 		*why = "another patch is in transition";
 		return -EBUSY;
 	}
+	if (!klpctl_core_can_patch()) {
+		*why = "ftrace is switched off: sysctl kernel.ftrace_enabled=1";
+		return -ENXIO;
+	}
+	return 0;
+}
+
+/* Under operation, which keeps the patch. */
+static int enable_registered(struct klpctl_patch *patch, const char **why)
+{
+	struct klp_patch *clone;
+	int ret;
+
+	ret = check_before(patch, why);
+	if (ret)
+		return ret;
 	clone = klpctl_clone_alloc(patch->decl);
 	if (!clone)
 		return -ENOMEM;
+	restore_states(patch);
+
+	klpctl_registry_lock();
+	klpctl_clone_free(patch->core);
+	patch->core = clone;
+	klpctl_registry_unlock();
 
 	ret = klp_enable_patch(clone);
-	if (ret) {
-		*why = ret == -EBUSY ? "another patch is in transition" :
-		       ret == -ENODEV ? "the patch module is being unloaded" :
-		       "the livepatch core or a callback of the patch refused it: see the kernel log";
-		/* What a callback returns is up to its author. */
-		if (ret > 0)
-			ret = -EINVAL;
-	}
+	if (!ret)
+		return 0;
+	*why = ret == -EBUSY ? "another patch is in transition" :
+	       ret == -ENODEV ? "the patch module is being unloaded" :
+	       "the livepatch core or a callback of the patch refused it: see the kernel log";
 
-	/* Kept after a failure, too: it tells which relocations have been applied. */
-	klpctl_patch_lock();
-	swap(patch->live, clone);
-	if (!ret && !klpctl_transition_watched())
-		patch->state = KLPCTL_STATE_ENABLED;
-	klpctl_patch_unlock();
+	klpctl_registry_lock();
+	patch->has_relocs = klpctl_clone_has_applied_relocs(clone);
+	patch->core = NULL;
 	klpctl_clone_free(clone);
-	return ret;
+	klpctl_registry_unlock();
+	/* What a callback returns is up to its author. */
+	return ret > 0 ? -EINVAL : ret;
 }
 
-static int store(struct klpctl_patch *patch, const char *attr, bool value,
-		 const char **why)
+static int store(const char *name, const char *attr, bool value, const char **why)
 {
-	struct klp_patch *core = patch->live;
-	int ret;
+	int ret = klpctl_core_store(name, attr, value);
 
-	if (!patch->decl) {
-		if (!klpctl_core_visible()) {
-			*why = "foreign patches cannot be reached on this kernel: use its sysfs files";
-			return -EOPNOTSUPP;
-		}
-		core = klpctl_core_get(patch->name);
-		if (!core) {
-			*why = "the livepatch core does not hold the patch any more";
-			return -EALREADY;
-		}
-	}
-	if (!core) {
-		*why = "the patch has never been enabled";
-		return -EINVAL;
-	}
-	ret = klpctl_core_store(core, attr, value);
 	if (ret == -EBUSY)
 		*why = "another patch is in transition";
-	else if (ret == -EINVAL)
+	else if (ret)
 		*why = "the patch has changed its state in the meantime";
-	if (!patch->decl)
-		kobject_put(&core->kobj);
-	return ret;
+	return ret == -ENOENT ? -EINVAL : ret;
 }
 
 /*
- * Of a registered patch the core tells, which knows it even when events were not seen
- * (kprobes can be disarmed): what nobody confirms must not stay because of that.
+ * Find a patch for an operation: a registered one stays, under operation; a standalone
+ * one may go at any time.
  */
-static bool is_enabled(const struct klpctl_patch *patch)
-{
-	if (patch->decl)
-		return patch->live && READ_ONCE(patch->live->enabled);
-	return patch->state == KLPCTL_STATE_ENABLED || patch->state == KLPCTL_STATE_ENABLING;
-}
-
-/* Find a patch for an operation: under operation, so that it stays, unless foreign. */
-static struct klpctl_patch *get(const char *name, struct klpctl_patch *copy,
-				const char **why)
+static struct klpctl_patch *get_patch(const char *name, struct klpctl_patch *snapshot,
+				      const char **why)
 {
 	struct klpctl_patch *patch;
 
-	klpctl_patch_lock();
-	patch = klpctl_patch_find(name);
+	klpctl_registry_lock();
+	patch = klpctl_registry_find(name);
 	if (patch)
-		*copy = *patch;
-	klpctl_patch_unlock();
-	if (!patch)
+		*snapshot = *patch;
+	else
 		*why = "no such patch";
+	klpctl_registry_unlock();
 	return patch;
 }
 
+static void schedule_expiry(u64 delay_ns)
+{
+	mod_delayed_work(queue, &expire_work, nsecs_to_jiffies(delay_ns) + 1);
+}
+
 /**
- * klpctl_operation_enable() - start enabling a patch, or turn its disabling round
+ * klpctl_operation_enable() - start enabling a patch, or reverse its disabling
  * @name: module name
- * @confirm_ms: revert it unless it is confirmed within that time from now;
- *	KLPCTL_WAIT_FOREVER; 0: no confirmation is awaited
- * @owner: revert it when that is closed before the confirmation, too; or NULL
- * @why: set when it is refused: a constant string, for extack
+ * @window_ms: revert it unless it is confirmed within that time from now on, when nothing
+ *	else is being done; KLPCTL_WAIT_FOREVER; 0: no window
+ * @deadline: the end of the transition closes the window
+ * @owner: revert it when that is closed before the window is, too; or NULL
+ * @why: set when it is refused: a constant string
  *
  * Context: Process context. May sleep.
- * Return: 0, the transition has started; -EINTR; others as KLPCTL_CMD_PATCH_ENABLE
- * says, and nothing has changed.
+ * Return: 0, the transition has started; -EINTR; others as KLPCTL_IOC_ENABLE says, and
+ * nothing has changed.
  */
-int klpctl_operation_enable(const char *name, u32 confirm_ms, const struct file *owner,
-			    const char **why)
+int klpctl_operation_enable(const char *name, u32 window_ms, bool deadline,
+			    const struct file *owner, const char **why)
 {
-	struct klpctl_patch *patch, seen;
-	u64 start = ktime_get_ns();
+	struct klpctl_patch *patch, snapshot;
+	u64 start;
 	int ret;
 
 	if (mutex_lock_interruptible(&operation))
 		return -EINTR;
-	patch = get(name, &seen, why);
+	start = ktime_get_ns();
+	patch = get_patch(name, &snapshot, why);
 	if (!patch) {
 		ret = -ENOENT;
-	} else if (seen.state == KLPCTL_STATE_ENABLED ||
-		   seen.state == KLPCTL_STATE_ENABLING) {
+	} else if (klpctl_is_enabled(snapshot.state)) {
 		*why = "the patch is enabled already, or being enabled";
 		ret = -EALREADY;
-	} else if (confirm_ms && (!seen.decl || !klpctl_transition_watched())) {
-		*why = "a confirmation can be awaited for registered patches only, and with KLPCTL_FEATURE_EVENTS";
-		ret = -EOPNOTSUPP;
-	} else if (seen.state == KLPCTL_STATE_DISABLING) {
-		ret = store(&seen, "enabled", true, why);
-	} else if (!seen.decl) {
-		*why = "a foreign patch is enabled by loading its module";
+	} else if (snapshot.state == KLPCTL_STATE_DISABLING) {
+		ret = store(name, "enabled", true, why);
+	} else if (!snapshot.decl) {
+		*why = "a standalone patch is enabled by loading its module";
 		ret = -EOPNOTSUPP;
 	} else {
 		ret = enable_registered(patch, why);
 	}
-	/* A foreign patch may have gone; it cannot be enabled again anyway. */
-	if (!ret && seen.decl) {
-		klpctl_patch_lock();
-		klpctl_confirm_forget(patch);
-		/* Unless somebody was quick to revert it. */
-		if (confirm_ms && is_enabled(patch))
-			klpctl_confirm_await(patch, start, confirm_ms, owner);
-		klpctl_patch_unlock();
+	klpctl_registry_lock();
+	patch = ret ? NULL : klpctl_registry_find(name);
+	if (patch) {
+		patch->window = (struct klpctl_window){
+			/* Unless somebody was quick to revert it, or it has ended. */
+			.awaited = window_ms && (deadline ?
+						 patch->state == KLPCTL_STATE_ENABLING :
+						 klpctl_is_enabled(patch->state)),
+			.deadline = deadline,
+			.owner = owner,
+			.end = window_ms == KLPCTL_WAIT_FOREVER ? U64_MAX :
+			       start + window_ms * (u64)NSEC_PER_MSEC,
+		};
+		if (patch->window.awaited)
+			schedule_expiry(0);
 	}
+	klpctl_registry_unlock();
 	mutex_unlock(&operation);
 	return ret;
 }
 
 static int revert(const char *name, bool only_expired, const char **why)
 {
-	struct klpctl_patch *patch, seen;
+	struct klpctl_patch snapshot;
 	int ret;
 
 	if (mutex_lock_interruptible(&operation))
 		return -EINTR;
-	patch = get(name, &seen, why);
-	if (!patch) {
+	if (!get_patch(name, &snapshot, why)) {
 		ret = -ENOENT;
-	} else if (!is_enabled(&seen) || (only_expired && !seen.expired)) {
+	} else if (!klpctl_is_enabled(snapshot.state) ||
+		   (only_expired && !(snapshot.window.awaited && snapshot.window.expired))) {
 		*why = "the patch is not enabled, or is being disabled already";
 		ret = -EALREADY;
 	} else {
-		ret = store(&seen, "enabled", false, why);
-		if (!ret && seen.decl && !klpctl_transition_watched()) {
-			klpctl_patch_lock();
-			patch->state = KLPCTL_STATE_DISABLED;
-			klpctl_patch_unlock();
-		}
+		ret = store(name, "enabled", false, why);
 	}
+	/* What has begun is told before anything else can be done. */
+	klpctl_registry_lock();
+	klpctl_registry_unlock();
 	mutex_unlock(&operation);
 	return ret;
 }
 
 /**
- * klpctl_operation_revert() - start disabling a patch, or turn its enabling round
+ * klpctl_operation_revert() - start disabling a patch, or reverse its enabling
  * @name: module name
- * @why: set when it is refused: a constant string, for extack
+ * @why: set when it is refused: a constant string
  *
  * Context: Process context. May sleep.
- * Return: 0, the transition has started; -EINTR; others as KLPCTL_CMD_PATCH_REVERT
- * says, and nothing has changed.
+ * Return: 0, the transition has started; -EINTR; others as KLPCTL_IOC_REVERT says, and
+ * nothing has changed.
  */
 int klpctl_operation_revert(const char *name, const char **why)
 {
@@ -301,25 +346,9 @@ int klpctl_operation_revert(const char *name, const char **why)
 }
 
 /**
- * klpctl_operation_expire() - revert a patch that nobody confirmed
- * @name: module name
- * @why: as klpctl_operation_revert()
- *
- * Whoever had the operation before may have reverted it and enabled it anew: that
- * is another enable, and stays.
- *
- * Context: Process context. May sleep.
- * Return: As klpctl_operation_revert(); -EALREADY if it has not expired, too.
- */
-int klpctl_operation_expire(const char *name, const char **why)
-{
-	return revert(name, true, why);
-}
-
-/**
  * klpctl_operation_force() - end the transition of a patch, whatever its tasks do
  * @name: module name
- * @why: set when it is refused: a constant string, for extack
+ * @why: set when it is refused: a constant string
  *
  * Breaks the consistency model: see klp_force_transition().
  *
@@ -328,20 +357,160 @@ int klpctl_operation_expire(const char *name, const char **why)
  */
 int klpctl_operation_force(const char *name, const char **why)
 {
-	struct klpctl_patch *patch, seen;
+	struct klpctl_patch snapshot;
 	int ret;
 
 	if (mutex_lock_interruptible(&operation))
 		return -EINTR;
-	patch = get(name, &seen, why);
-	if (!patch) {
+	if (!get_patch(name, &snapshot, why)) {
 		ret = -ENOENT;
-	} else if (klpctl_transition_watched() && !klpctl_patch_in_transition(&seen)) {
+	} else if (!klpctl_in_transition(snapshot.state)) {
 		*why = "the patch is not in transition";
 		ret = -EINVAL;
 	} else {
-		ret = store(&seen, "force", true, why);
+		ret = store(name, "force", true, why);
 	}
+	klpctl_registry_lock();
+	klpctl_registry_unlock();
 	mutex_unlock(&operation);
 	return ret;
+}
+
+/* ---- windows ---- */
+
+/**
+ * klpctl_operation_confirm() - the patch may stay
+ * @name: module name
+ * @why: set when it is refused: a constant string
+ *
+ * Context: Process context. May sleep, but never long.
+ * Return: 0; -ENOENT no such patch; -EINVAL no confirmation is awaited, or it has
+ * expired; -EBUSY the patch is still in transition.
+ */
+int klpctl_operation_confirm(const char *name, const char **why)
+{
+	struct klpctl_patch *patch;
+	int ret = 0;
+
+	klpctl_registry_lock();
+	patch = klpctl_registry_find(name);
+	if (!patch) {
+		*why = "no such patch";
+		ret = -ENOENT;
+	} else if (!patch->window.awaited || patch->window.deadline || patch->window.expired) {
+		*why = "no confirmation is awaited, or its time is over";
+		ret = -EINVAL;
+	} else if (klpctl_in_transition(patch->state)) {
+		*why = "the patch is still in transition";
+		ret = -EBUSY;
+	} else {
+		patch->window = (struct klpctl_window){ };
+		klpctl_registry_tell(patch, KLPCTL_ACTION_CONFIRMED, ktime_get_ns());
+	}
+	klpctl_registry_unlock();
+	return ret;
+}
+
+/**
+ * klpctl_operation_abandon() - a file is closed
+ * @owner: of the patches to be reverted
+ *
+ * Context: Process context. May sleep, but never long: the reverting is left to a work item.
+ */
+void klpctl_operation_abandon(const struct file *owner)
+{
+	struct klpctl_patch *patch;
+
+	klpctl_registry_lock();
+	list_for_each_entry(patch, klpctl_registry_list(), node) {
+		if (!patch->window.awaited || patch->window.owner != owner)
+			continue;
+		patch->window.end = 0;
+		patch->window.owner = NULL;
+		schedule_expiry(0);
+	}
+	klpctl_registry_unlock();
+}
+
+/*
+ * The next patch to be reverted: the patch in transition first, since it keeps all
+ * others from being reverted; then the newest, as patches are taken off a stack.
+ * Without one, come back when the first one expires.
+ */
+static bool find_expired(char name[MODULE_NAME_LEN])
+{
+	struct klpctl_patch *patch, *next = NULL;
+	u64 now, left = U64_MAX;
+
+	klpctl_registry_lock();
+	now = ktime_get_ns();
+	list_for_each_entry_reverse(patch, klpctl_registry_list(), node) {
+		if (!patch->window.awaited)
+			continue;
+		if (patch->window.end > now) {
+			left = min(left, patch->window.end - now);
+			continue;
+		}
+		if (!patch->window.expired)
+			klpctl_registry_tell(patch, KLPCTL_ACTION_EXPIRED, now);
+		patch->window.expired = true;
+		if (!next || klpctl_in_transition(patch->state))
+			next = patch;
+	}
+	/* Under the lock: or it would put off what has been made due since. */
+	if (next)
+		strscpy(name, next->name, MODULE_NAME_LEN);
+	else if (left != U64_MAX)
+		schedule_expiry(left);
+	klpctl_registry_unlock();
+	return next;
+}
+
+static void expire(struct work_struct *work)
+{
+	char name[MODULE_NAME_LEN];
+	struct klpctl_patch *patch;
+	const char *why;
+	int ret;
+
+	if (!find_expired(name))
+		return;
+
+	/* An enable that came later is another one, and stays. */
+	ret = revert(name, true, &why);
+	if (!ret || ret == -EALREADY) {
+		klpctl_registry_lock();
+		patch = klpctl_registry_find(name);
+		if (patch && patch->window.expired)
+			patch->window = (struct klpctl_window){ };
+		klpctl_registry_unlock();
+	}
+	schedule_expiry(ret && ret != -EALREADY ? RETRY_MS * (u64)NSEC_PER_MSEC : 0);
+}
+
+/**
+ * klpctl_operation_init() - get ready
+ *
+ * Context: Process context, module_init(). May sleep.
+ * Return: 0 or -errno.
+ */
+int __init klpctl_operation_init(void)
+{
+	int ret;
+
+	queue = alloc_workqueue("klpctl_expire", WQ_UNBOUND, 1);
+	if (!queue)
+		return -ENOMEM;
+	ret = register_module_notifier(&module_block);
+	if (ret)
+		destroy_workqueue(queue);
+	return ret;
+}
+
+/* No patch is registered any more: their modules hold this one. */
+void klpctl_operation_exit(void)
+{
+	unregister_module_notifier(&module_block);
+	cancel_delayed_work_sync(&expire_work);
+	destroy_workqueue(queue);
 }

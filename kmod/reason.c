@@ -3,98 +3,92 @@
  * Why a task has not switched, as the livepatch core itself found at its last try.
  *
  * The core drops what klp_check_and_switch_task() tells, after a pr_debug() that
- * hardly anybody reads. A return probe keeps it, in a table of fixed size: the
- * function runs with the task's pi_lock and perhaps its run queue's lock held.
+ * hardly anybody reads. A return probe keeps it. The function runs with the task's
+ * pi_lock and perhaps its run queue's lock held, so the handlers write to tables of
+ * fixed size and do nothing else. Each pass of the core tries all tasks that are
+ * pending: a reason that another task has taken the place of is there again a pass later.
  *
- * A task that is freed leaves its entry behind, and the next one at its address
- * shows that reason until it is tried itself, within the same transition.
+ * Never under the task that is being checked: the probe's return address is then on
+ * the stack that is walked, and not each architecture calls such a stack reliable.
  */
 #include <linux/cpumask.h>
 #include <linux/hash.h>
 #include <linux/kprobes.h>
+#include <linux/percpu.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
+#include <linux/uaccess.h>
 
 #include "reason.h"
 
-#define TABLE_BITS	13
-#define TABLE_SIZE	(1 << TABLE_BITS)
-#define NEIGHBOURS	8	/* slots looked at for one task; then it stays unknown */
-#define FUNCS		64	/* different functions in one transition; then unnamed */
+#define TASK_BITS	12
+#define FUNC_BITS	6
 
+/* Where a task is by its address, and the name of a function by the core's string. */
 struct entry {
 	const struct task_struct *task;	/* only compared */
-	u8 reason;
-	u8 func;			/* index into funcs */
+	const char *func;		/* only compared */
+	pid_t pid;			/* the address may be another task's by now */
+	unsigned int transition;
+	enum klpctl_reason reason;
+};
+
+struct name {
+	const char *func;
+	unsigned int transition;
+	char text[KSYM_NAME_LEN];
 };
 
 /* Protects what follows; innermost of all locks, taken with interrupts off. */
 static DEFINE_RAW_SPINLOCK(lock);
-static struct entry table[TABLE_SIZE];
-static struct {
-	const char *key;		/* the core's string; only compared */
-	char name[KSYM_NAME_LEN];
-} funcs[FUNCS];
-static unsigned int funcs_len;
-static bool used;
+static struct entry entries[1 << TASK_BITS];
+static struct name names[1 << FUNC_BITS];
+static unsigned int transition = 1;
+
+/* Idle tasks are in no list that a module can walk. They are never freed. */
+static DEFINE_PER_CPU(struct task_struct *, idle);
 
 static bool seen __ro_after_init;
 
-static struct entry *find(const struct task_struct *task, bool make)
+/* Like strscpy(), of what the core may have left unset. */
+static void copy_name(char *text, const char *from, size_t size)
 {
-	unsigned int start = hash_ptr(task, TABLE_BITS), i;
-	struct entry *entry;
+	size_t i;
 
-	for (i = 0; i < NEIGHBOURS; i++) {
-		entry = &table[(start + i) % TABLE_SIZE];
-		if (entry->task == task)
-			return entry;
-		if (!entry->task) {
-			if (!make)
-				return NULL;
-			entry->task = task;
-			return entry;
-		}
-	}
-	return NULL;
+	for (i = 0; i < size - 1; i++)
+		if (get_kernel_nofault(text[i], from + i) || !text[i])
+			break;
+	text[i] = '\0';
 }
 
-static unsigned int func_index(const char *name)
+static void record_reason(const struct task_struct *task, int error, const char *func)
 {
-	unsigned int i;
-
-	for (i = 0; i < funcs_len; i++)
-		if (funcs[i].key == name)
-			return i;
-	if (funcs_len == FUNCS)
-		return FUNCS;
-	funcs[i].key = name;
-	strscpy(funcs[i].name, name, sizeof(funcs[i].name));
-	return funcs_len++;
-}
-
-static void note(const struct task_struct *task, int error, const char *func)
-{
-	struct entry *entry;
+	struct entry *entry = &entries[hash_ptr(task, TASK_BITS)];
+	struct name *name = &names[hash_ptr(func, FUNC_BITS)];
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&lock, flags);
-	entry = find(task, true);
-	if (entry) {
-		used = true;
-		entry->reason = error == -EBUSY ? KLPCTL_REASON_RUNNING :
-				error == -EINVAL ? KLPCTL_REASON_UNRELIABLE :
-				error == -EADDRINUSE ? KLPCTL_REASON_SLEEPING :
-				KLPCTL_REASON_UNKNOWN;
-		if (error == -EADDRINUSE)
-			entry->func = func_index(func);
+	*entry = (struct entry){
+		.task = task,
+		.func = func,
+		.pid = task->pid,
+		.transition = transition,
+		.reason = error == -EBUSY ? KLPCTL_REASON_RUNNING :
+			  error == -EINVAL ? KLPCTL_REASON_UNRELIABLE :
+			  error == -EADDRINUSE ? KLPCTL_REASON_SLEEPING :
+			  KLPCTL_REASON_UNKNOWN,
+	};
+	if (func && (name->func != func || name->transition != transition)) {
+		name->func = func;
+		name->transition = transition;
+		copy_name(name->text, func, sizeof(name->text));
 	}
 	raw_spin_unlock_irqrestore(&lock, flags);
 }
 
 struct call {
-	const struct task_struct *task;
+	struct task_struct *task;
 	const char **func;	/* where the core puts the name, on its stack */
 };
 
@@ -104,16 +98,20 @@ static int entry_handler(struct kretprobe_instance *instance, struct pt_regs *re
 
 	call->task = (void *)regs_get_kernel_argument(regs, 0);
 	call->func = (void *)regs_get_kernel_argument(regs, 1);
-	return 0;
+	return call->task == current;	/* 1: do not probe the return */
 }
 
 static int return_handler(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	const struct call *call = (void *)instance->data;
-	int error = regs_return_value(regs);
+	int error = (int)regs_return_value(regs);
 
-	if (error)
-		note(call->task, error, error == -EADDRINUSE ? *call->func : NULL);
+	if (!error)
+		return 0;
+	/* Not is_idle_task(): a task that injects idle time passes for one. */
+	if (!call->task->pid)
+		WRITE_ONCE(per_cpu(idle, task_cpu(call->task)), call->task);
+	record_reason(call->task, error, error == -EADDRINUSE ? *call->func : NULL);
 	return 0;
 }
 
@@ -127,7 +125,7 @@ static struct kretprobe probe = {
 /**
  * klpctl_reason_init() - start to keep the reasons
  *
- * Cannot fail: reasons are then unknown.
+ * Cannot fail: without them tasks are still listed, but idle ones.
  *
  * Context: Process context, module_init(). May sleep.
  */
@@ -138,68 +136,56 @@ void __init klpctl_reason_init(void)
 	seen = !register_kretprobe(&probe);
 }
 
-/**
- * klpctl_reason_exit() - undo klpctl_reason_init()
- *
- * Context: Process context. May sleep.
- */
 void klpctl_reason_exit(void)
 {
 	if (seen)
 		unregister_kretprobe(&probe);
 }
 
-/**
- * klpctl_reason_seen() - are the reasons kept?
- *
- * Context: Any.
- * Return: Whether they are.
- */
 bool klpctl_reason_seen(void)
 {
 	return seen;
 }
 
-/**
- * klpctl_reason_reset() - forget all, for a new transition or a reversed one
- *
- * Context: Any but NMI; the core tries no task at that moment.
- */
+/* Forget all, for a new transition or a reversed one. */
 void klpctl_reason_reset(void)
 {
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&lock, flags);
-	if (used)
-		memset(table, 0, sizeof(table));
-	used = false;
-	funcs_len = 0;
+	transition++;
 	raw_spin_unlock_irqrestore(&lock, flags);
 }
 
 /**
  * klpctl_reason_get() - why has a task not switched?
- * @task: only compared
- * @func: set to the function's name, with KLPCTL_REASON_SLEEPING
+ * @task: stays valid meanwhile
+ * @func: set to the function's name, with KLPCTL_REASON_SLEEPING; may be NULL
+ * @size: of @func
  *
  * Context: Any but NMI.
  * Return: The reason at its last try.
  */
-enum klpctl_reason klpctl_reason_get(const struct task_struct *task,
-				     char func[KSYM_NAME_LEN])
+enum klpctl_reason klpctl_reason_get(const struct task_struct *task, char *func, size_t size)
 {
+	const struct entry *entry = &entries[hash_ptr(task, TASK_BITS)];
 	enum klpctl_reason reason = KLPCTL_REASON_UNKNOWN;
-	const struct entry *entry;
+	const struct name *name;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&lock, flags);
-	entry = find(task, false);
-	if (entry) {
+	if (entry->task == task && entry->pid == task->pid && entry->transition == transition) {
 		reason = entry->reason;
-		if (reason == KLPCTL_REASON_SLEEPING)
-			strscpy(func, entry->func < FUNCS ? funcs[entry->func].name : "?",
-				KSYM_NAME_LEN);
+		name = &names[hash_ptr(entry->func, FUNC_BITS)];
+		if (func && reason == KLPCTL_REASON_SLEEPING)
+			strscpy(func, name->func == entry->func ? name->text : "?", size);
 	}
 	raw_spin_unlock_irqrestore(&lock, flags);
 	return reason;
+}
+
+/* The idle task of a CPU, once it has held a transition up; or NULL. */
+struct task_struct *klpctl_reason_idle_task(unsigned int cpu)
+{
+	return READ_ONCE(per_cpu(idle, cpu));
 }

@@ -13,7 +13,7 @@ void klpctl_reason_init(void);
 void klpctl_reason_exit(void);
 bool klpctl_reason_seen(void);
 void klpctl_reason_reset(void);
-enum klpctl_reason klpctl_reason_get(const struct task_struct *task,
-				     char func[KSYM_NAME_LEN]);
+enum klpctl_reason klpctl_reason_get(const struct task_struct *task, char *func, size_t size);
+struct task_struct *klpctl_reason_idle_task(unsigned int cpu);
 
 #endif /* _KLPCTL_REASON_H */

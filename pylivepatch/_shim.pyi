@@ -31,6 +31,13 @@ class Attr:
     text: Text
 
 @type_check_only
+class Answer:
+    """`struct plp_answer *`."""
+
+    state: int
+    words: Text
+
+@type_check_only
 class Box(Generic[_T]):
     """A pointer to one value, at index 0."""
 
@@ -48,7 +55,7 @@ class Ffi:
     @overload
     def new(self, cdecl: Literal["struct plp_attr *"], /) -> Attr: ...
     @overload
-    def new(self, cdecl: Literal["uint32_t *", "uint64_t *"], /) -> Box[int]: ...
+    def new(self, cdecl: Literal["struct plp_answer *"], /) -> Answer: ...
     def string(self, text: Text, /) -> bytes: ...
 
 @type_check_only
@@ -66,14 +73,18 @@ class Lib:
     KLPCTL_A_OBJECT_MAX: Final[int]
     KLPCTL_A_FUNC_MAX: Final[int]
     KLPCTL_A_TASK_MAX: Final[int]
+    KLPCTL_REQUEST_SIZE_VER0: Final[int]
     KLPCTL_WAIT_FOREVER: Final[int]
+    KLPCTL_IOC_MAGIC: Final[int]
+    KLPCTL_IOC_ENABLE: Final[int]
+    KLPCTL_IOC_REVERT: Final[int]
+    KLPCTL_IOC_FORCE: Final[int]
+    KLPCTL_IOC_CONFIRM: Final[int]
+    KLPCTL_IOC_WAIT: Final[int]
 
     KLPCTL_CMD_UNSPEC: Final[int]
     KLPCTL_CMD_FEATURES_GET: Final[int]
     KLPCTL_CMD_PATCH_GET: Final[int]
-    KLPCTL_CMD_PATCH_ENABLE: Final[int]
-    KLPCTL_CMD_PATCH_REVERT: Final[int]
-    KLPCTL_CMD_PATCH_FORCE: Final[int]
     KLPCTL_CMD_TASK_GET: Final[int]
     KLPCTL_CMD_EVENT: Final[int]
 
@@ -93,6 +104,7 @@ class Lib:
     KLPCTL_A_TASK: Final[int]
     KLPCTL_A_CONFIRM: Final[int]
     KLPCTL_A_REVERSALS: Final[int]
+    KLPCTL_A_OPTIONS: Final[int]
 
     KLPCTL_A_TRANSITION_UNSPEC: Final[int]
     KLPCTL_A_TRANSITION_PAD: Final[int]
@@ -100,6 +112,7 @@ class Lib:
     KLPCTL_A_TRANSITION_TOTAL: Final[int]
     KLPCTL_A_TRANSITION_DONE: Final[int]
     KLPCTL_A_TRANSITION_START: Final[int]
+    KLPCTL_A_TRANSITION_DEADLINE: Final[int]
 
     KLPCTL_A_OBJECT_UNSPEC: Final[int]
     KLPCTL_A_OBJECT_NAME: Final[int]
@@ -113,7 +126,6 @@ class Lib:
     KLPCTL_A_TASK_PID: Final[int]
     KLPCTL_A_TASK_TID: Final[int]
     KLPCTL_A_TASK_COMM: Final[int]
-    KLPCTL_A_TASK_PENDING: Final[int]
     KLPCTL_A_TASK_CPU: Final[int]
     KLPCTL_A_TASK_REASON: Final[int]
     KLPCTL_A_TASK_FUNC: Final[int]
@@ -121,8 +133,6 @@ class Lib:
 
     KLPCTL_FEATURE_EVENTS: Final[int]
     KLPCTL_FEATURE_FAST: Final[int]
-    KLPCTL_FEATURE_FOREIGN: Final[int]
-    KLPCTL_FEATURE_IDLE: Final[int]
     KLPCTL_FEATURE_RELOC_CLEAR: Final[int]
     KLPCTL_FEATURE_REASONS: Final[int]
     KLPCTL_FEATURE_STACKS: Final[int]
@@ -152,9 +162,6 @@ class Lib:
     KLPCTL_PATCH_REPLACE: Final[int]
     KLPCTL_PATCH_FORCED: Final[int]
 
-    KLPCTL_FORCE_ACCEPT_RISK: Final[int]
-
-    KLPCTL_TASK_PENDING: Final[int]
     KLPCTL_TASK_STACK: Final[int]
 
     KLPCTL_REASON_UNKNOWN: Final[int]
@@ -163,13 +170,16 @@ class Lib:
     KLPCTL_REASON_SLEEPING: Final[int]
 
     KLPCTL_ENABLE_OWNED: Final[int]
+    KLPCTL_ENABLE_DEADLINE: Final[int]
+
+    KLPCTL_FORCE_ACCEPT_RISK: Final[int]
 
     def plp_nl_open(self, nl: Box[Connection], /) -> int: ...
     def plp_nl_close(self, nl: Connection, /) -> None: ...
     def plp_nl_fd(self, nl: Connection, /) -> int: ...
     def plp_nl_subscribe(self, nl: Connection, /) -> int: ...
     def plp_nl_send(
-        self, nl: Connection, cmd: int, dump: int, name: bytes | Null, flags: int, /
+        self, nl: Connection, cmd: int, dump: int, name: bytes | Null, options: int, /
     ) -> int: ...
     def plp_nl_receive(self, nl: Connection, timeout_ms: int, /) -> int: ...
     def plp_nl_cmd(self, nl: Connection, /) -> int: ...
@@ -177,11 +187,9 @@ class Lib:
     def plp_nl_extack(self, nl: Connection, /) -> Text: ...
     def plp_dev_open(self, path: bytes | Null, /) -> int: ...
     def plp_dev_close(self, fd: int, /) -> int: ...
-    def plp_dev_version(self, fd: int, version: Box[int], features: Box[int], /) -> int: ...
-    def plp_dev_enable(self, fd: int, name: bytes, confirm_ms: int, flags: int, /) -> int: ...
-    def plp_dev_revert(self, fd: int, name: bytes, /) -> int: ...
-    def plp_dev_confirm(self, fd: int, name: bytes, /) -> int: ...
-    def plp_dev_wait(self, fd: int, name: bytes, timeout_ms: int, state: Box[int], /) -> int: ...
+    def plp_dev_request(
+        self, fd: int, request: int, name: bytes, flags: int, timeout_ms: int, answer: Answer, /
+    ) -> int: ...
     def plp_module_insert(self, path: bytes, options: bytes | Null, /) -> int: ...
     def plp_module_probe(self, name: bytes, /) -> int: ...
     def plp_module_remove(self, name: bytes, /) -> int: ...

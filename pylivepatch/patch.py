@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Patch"]
 
 _PAUSE = 0.005
+_GRACE = 5.0
 
 
 class Patch:
@@ -122,6 +123,9 @@ class Patch:
 
         A patch that is being disabled is turned round.
 
+        A caller that is killed leaves no transition without a deadline: with klpctl,
+        and *on_timeout* "reverse", the kernel itself reverses it 5 s later.
+
         With *confirm_within* the kernel takes the patch back by itself unless
         `confirm` comes in time, whatever becomes of the caller: in mid-transition,
         too, and at once when *owned* and the caller ends, or closes its `Core`.
@@ -153,11 +157,13 @@ class Patch:
             TransitionReversedError: Somebody else turned it round. The patch is
                 not enabled.
 
-        Source: klp_enable_patch(); klpctl, KLPCTL_CMD_PATCH_ENABLE and
-        KLPCTL_IOC_ENABLE.
+        Source: klp_enable_patch(); klpctl, KLPCTL_IOC_ENABLE.
         """
         window = confirm_seconds(confirm_within, owned=owned)
-        start = functools.partial(self._enable, confirm_within=window, owned=owned)
+        deadline = None
+        if timeout is not None and on_timeout == "reverse":
+            deadline = timeout_seconds(timeout)
+        start = functools.partial(self._enable, confirm_within=window, owned=owned, deadline=deadline)
         return self._change(start, Target.PATCHED, timeout, on_timeout, wait)
 
     def confirm(self) -> None:
@@ -205,7 +211,7 @@ class Patch:
             TransitionReversedError: Somebody else turned it round. The patch is
                 enabled.
 
-        Source: klpctl, KLPCTL_CMD_PATCH_REVERT; or
+        Source: klpctl, KLPCTL_IOC_REVERT; or
         /sys/kernel/livepatch/<patch>/enabled (4.0).
         """
         return self._change(self._backend.revert, Target.UNPATCHED, timeout, on_timeout, wait)
@@ -254,7 +260,7 @@ class Patch:
             AccessError: The caller is not root. Nothing has changed.
             PatchNotFoundError: It is gone.
 
-        Source: klp_force_transition(); klpctl, KLPCTL_CMD_PATCH_FORCE; or
+        Source: klp_force_transition(); klpctl, KLPCTL_IOC_FORCE; or
         /sys/kernel/livepatch/<patch>/force (4.15).
         """
         if accept_risk is not True:
@@ -291,9 +297,11 @@ class Patch:
             transition.progress()
         return transition
 
-    def _enable(self, name: str, *, confirm_within: float | None, owned: bool) -> None:
+    def _enable(self, name: str, *, confirm_within: float | None, owned: bool, deadline: float | None) -> None:
+        # Whoever waits reverses it first; the kernel does when nobody is there any more.
+        last = None if deadline is None else deadline + _GRACE
         try:
-            self._backend.enable(name, confirm_within, owned)
+            self._backend.enable(name, confirm_within, owned, last)
         except UnsupportedError:
             status = self.status()
             # By being loaded an ordinary module is enabled, and awaits no confirmation.
@@ -303,4 +311,4 @@ class Patch:
             self.unload()
             self._reload()
             if self.registered:
-                self._backend.enable(name, confirm_within, owned)
+                self._backend.enable(name, confirm_within, owned, last)

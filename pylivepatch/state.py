@@ -79,8 +79,8 @@ class Func:
     Attributes:
         name: The function's name.
         sympos: Its position among functions of the same name in its object, from
-            1; 0 when the name is unique. Without klpctl 1 stands for both: sysfs
-            does not tell them apart.
+            1; 0 when the name is unique. For an ordinary live patch module, and without
+            klpctl, 1 stands for both: sysfs does not tell them apart.
     """
 
     name: str

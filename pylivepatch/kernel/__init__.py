@@ -54,7 +54,9 @@ class Backend(Protocol):
     def patch(self, name: str) -> PatchStatus:
         """Read one patch; `PatchNotFoundError` when there is none."""
 
-    def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:
+    def enable(
+        self, name: str, confirm_within: float | None = None, owned: bool = False, deadline: float | None = None
+    ) -> None:
         """Start enabling, or turn a patch that is being disabled round.
 
         Args:
@@ -62,6 +64,8 @@ class Backend(Protocol):
             confirm_within: Seconds in which `confirm` must come, from now; infinite
                 with *owned*; None: it need not come.
             owned: The kernel reverts the patch when this backend is closed before.
+            deadline: Seconds in which its transition must end, from now, or the kernel
+                reverses it; where only the kernel core is there, nobody does.
         """
 
     def confirm(self, name: str) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The livepatch core through klpctl: netlink to ask and to do, the device to wait."""
+"""The livepatch core through klpctl: netlink to ask, the device to change something and to wait."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import math
 import os
@@ -20,10 +21,14 @@ from pylivepatch.kernel.refusal import refusal
 from pylivepatch.state import Blocker, Features, Missing, PatchState, PatchStatus, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pylivepatch.kernel.sysfs import SysfsBackend
 
+_VERBS = {
+    "enable": lib.KLPCTL_IOC_ENABLE,
+    "revert": lib.KLPCTL_IOC_REVERT,
+    "force": lib.KLPCTL_IOC_FORCE,
+    "confirm": lib.KLPCTL_IOC_CONFIRM,
+}
 _DEVICE = ffi.string(lib.KLPCTL_DEVICE).decode()
 _MISSING = {
     "events": Missing("klpctl could not probe the livepatch core", "run a kernel with CONFIG_KPROBES"),
@@ -31,7 +36,6 @@ _MISSING = {
         "klpctl was told not to, or does not find the core's retry work",
         "load klpctl with fast completion on",
     ),
-    "foreign": Missing("klpctl cannot see the objects of ordinary live patch modules"),
     "idle": Missing("klpctl cannot see idle tasks"),
     "reasons": Missing("klpctl cannot probe klp_check_and_switch_task()"),
     "stacks": Missing("klpctl finds nothing that walks stacks"),
@@ -102,14 +106,14 @@ class KlpctlBackend:
         there = {
             "events": self._has(lib.KLPCTL_FEATURE_EVENTS),
             "fast": self._has(lib.KLPCTL_FEATURE_FAST),
-            "foreign": self._has(lib.KLPCTL_FEATURE_FOREIGN),
-            "idle": self._has(lib.KLPCTL_FEATURE_IDLE),
+            "idle": self._has(lib.KLPCTL_FEATURE_REASONS),
             "reloc_clear": self._has(lib.KLPCTL_FEATURE_RELOC_CLEAR),
             "reasons": self._has(lib.KLPCTL_FEATURE_REASONS),
             "stacks": self._has(lib.KLPCTL_FEATURE_STACKS),
         }
         return Features(
             registered=True,
+            foreign=True,
             progress=True,
             replace=True,
             kicks=numbers.get(lib.KLPCTL_A_KICKS, 0),
@@ -121,7 +125,7 @@ class KlpctlBackend:
     def patches(self) -> list[PatchStatus]:
         """Read all patches, and those modules that klpctl has not seen."""
         messages = self._read(lib.KLPCTL_CMD_PATCH_GET, "patches", dump=True)
-        found = [wire.patch_status(message) for message in messages]
+        found = [self._status(message) for message in messages]
         seen = {status.name for status in found}
         return found + [status for status in self._sysfs.patches() if status.name not in seen]
 
@@ -133,50 +137,53 @@ class KlpctlBackend:
             if error.number != errno.ENOENT:
                 raise refusal(error.number, "read", name, extack=error.extack) from None
             messages = []
-        return wire.patch_status(messages[0]) if messages else self._sysfs.patch(name)
+        return self._status(messages[0]) if messages else self._sysfs.patch(name)
 
-    def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:
-        """Start enabling, or turn a patch that is being disabled round."""
-        if confirm_within is None:
-            self._change(lib.KLPCTL_CMD_PATCH_ENABLE, "enable", name)
-            return
-        window = lib.KLPCTL_WAIT_FOREVER if math.isinf(confirm_within) else math.ceil(confirm_within * 1000)
-        flags = lib.KLPCTL_ENABLE_OWNED if owned else 0
-        self._by_device("enable", name, lambda fd: lib.plp_dev_enable(fd, name.encode(), window, flags))
+    def enable(
+        self, name: str, confirm_within: float | None = None, owned: bool = False, deadline: float | None = None
+    ) -> None:
+        """Start enabling, or reverse the disabling of a patch."""
+        flags = window = 0
+        if confirm_within is not None:
+            window = _milliseconds(confirm_within)
+            flags = lib.KLPCTL_ENABLE_OWNED if owned else 0
+        elif deadline is not None:
+            window = _milliseconds(deadline)
+            flags = lib.KLPCTL_ENABLE_DEADLINE
+        self._change("enable", name, flags, window)
 
     def confirm(self, name: str) -> None:
         """Let an enabled patch stay."""
-        self._by_device("confirm", name, lambda fd: lib.plp_dev_confirm(fd, name.encode()))
+        self._change("confirm", name)
 
     def revert(self, name: str) -> None:
-        """Start disabling, or turn a patch that is being enabled round."""
-        if not self._has(lib.KLPCTL_FEATURE_FOREIGN) and not self.patch(name).registered:
-            self._sysfs.revert(name)
-        else:
-            self._change(lib.KLPCTL_CMD_PATCH_REVERT, "revert", name)
+        """Start disabling, or reverse the enabling of a patch."""
+        self._change("revert", name)
 
     def force(self, name: str) -> None:
         """End the transition without waiting for its tasks."""
-        flags = lib.KLPCTL_FORCE_ACCEPT_RISK
-        self._change(lib.KLPCTL_CMD_PATCH_FORCE, "force", name, flags)
+        self._change("force", name, lib.KLPCTL_FORCE_ACCEPT_RISK)
 
     def tasks(self) -> list[Task]:
-        """Read the tasks of the running transition."""
-        messages = self._read(lib.KLPCTL_CMD_TASK_GET, "tasks", dump=True)
-        return [task for message in messages for task in wire.tasks(message)]
+        """Read the tasks of the running transition: of those that have switched only /proc knows."""
+        pending = [task for message in self._read_tasks(0) for task in wire.tasks(message)]
+        if not pending and self.busy() is None:
+            return []
+        threads = {task.tid for task in pending}
+        idle = {task.cpu for task in pending if task.cpu is not None}
+        switched = [task for task in self._sysfs.tasks() if not task.pending and task.tid not in threads]
+        if self._has(lib.KLPCTL_FEATURE_REASONS):
+            cpus = [cpu for cpu in sorted(os.sched_getaffinity(0)) if cpu not in idle]
+            switched += [Task(0, 0, f"swapper/{cpu}", False, cpu) for cpu in cpus]
+        return switched + pending
 
     def task_count(self) -> int:
-        """Count all tasks, the idle ones with them if klpctl does."""
-        idle = os.cpu_count() or 1 if self._has(lib.KLPCTL_FEATURE_IDLE) else 0
-        return self._sysfs.task_count() + idle
+        """Count all tasks, the idle ones with them."""
+        return self._sysfs.task_count() + (os.cpu_count() or 1)
 
     def blockers(self) -> list[Blocker]:
         """Read the pending tasks of the running transition, in one dump."""
-        flags = lib.KLPCTL_TASK_PENDING | lib.KLPCTL_TASK_STACK
-        try:
-            messages = self._ask(lib.KLPCTL_CMD_TASK_GET, dump=True, flags=flags)
-        except RefusedError as error:
-            raise refusal(error.number, "read", "blockers", extack=error.extack) from None
+        messages = self._read_tasks(lib.KLPCTL_TASK_STACK)
         return [blocker for message in messages for blocker in wire.blockers(message)]
 
     def watch(self) -> Watch:
@@ -187,20 +194,19 @@ class KlpctlBackend:
         return PollingWatch()
 
     def wait(self, name: str, timeout: float | None) -> PatchStatus | None:
-        """Wait in the kernel; by events or by polling where it does not see that, or may not be asked."""
+        """Wait in the kernel; by events or by polling where it may not be asked, or does not know the patch."""
         end = None if timeout is None else time.monotonic() + timeout
-        state = ffi.new("uint32_t *")
-        while self._has(lib.KLPCTL_FEATURE_EVENTS) and self._open() >= 0:
+        answer = ffi.new("struct plp_answer *")
+        while self._open() >= 0:
             left = lib.KLPCTL_WAIT_FOREVER
             if end is not None:
                 left = min(left - 1, max(0, math.ceil((end - time.monotonic()) * 1000)))
-            result = lib.plp_dev_wait(self._device, name.encode(), left, state)
+            result = lib.plp_dev_request(self._device, lib.KLPCTL_IOC_WAIT, name.encode(), 0, left, answer)
             if result == 0 or result == -errno.ENOENT:
                 status = self._settled(name)
                 if not status.state.in_transition:
                     return status
                 if result:
-                    # klpctl does not know of it, as of a foreign patch without KLPCTL_FEATURE_FOREIGN.
                     break
             elif result == -errno.ETIMEDOUT:
                 if end is not None and time.monotonic() >= end:
@@ -229,14 +235,25 @@ class KlpctlBackend:
             self._device = lib.plp_dev_open(_DEVICE.encode())
         return self._device
 
-    def _by_device(self, verb: str, name: str, call: Callable[[int], int]) -> None:
+    def _change(self, verb: str, name: str, flags: int = 0, timeout_ms: int = 0) -> None:
         device = self._open()
-        result = call(device) if device >= 0 else device
-        while result == -errno.EINTR:
-            result = call(device)
+        answer = ffi.new("struct plp_answer *")
+        result = device
+        if device >= 0:
+            result = -errno.EINTR
+            # After a signal nothing has been done yet, and its handler has run, and may have raised.
+            while result == -errno.EINTR:
+                result = lib.plp_dev_request(device, _VERBS[verb], name.encode(), flags, timeout_ms, answer)
+        elif device in (-errno.ENOENT, -errno.ENXIO, -errno.ENODEV):
+            raise UnsupportedError(
+                f"cannot {verb} {name}: klpctl is loaded, but {_DEVICE} is not there",
+                feature="klpctl",
+                remedy=f"make {_DEVICE} visible here (devtmpfs), or use the backend sysfs",
+            )
         if result < 0:
             busy = self.busy() if result == -errno.EBUSY else None
-            raise refusal(-result, verb, name, busy=busy, filename=_DEVICE)
+            words = ffi.string(answer.words).decode(errors="replace")
+            raise refusal(-result, verb, name, extack=words, busy=busy, filename=_DEVICE)
 
     def _has(self, feature: int) -> bool:
         return bool(self._bits >> feature & 1)
@@ -253,13 +270,26 @@ class KlpctlBackend:
         except RefusedError as error:
             raise refusal(error.number, "read", what, extack=error.extack) from None
 
-    def _change(self, command: int, verb: str, name: str, flags: int = 0) -> None:
+    def _read_tasks(self, options: int) -> list[wire.Values]:
         try:
-            self._ask(command, name=name, flags=flags)
+            return self._ask(lib.KLPCTL_CMD_TASK_GET, dump=True, options=options)
         except RefusedError as error:
-            busy = self.busy() if error.number == errno.EBUSY else None
-            raise refusal(error.number, verb, name, extack=error.extack, busy=busy) from None
+            raise refusal(error.number, "read", "the tasks", extack=error.extack) from None
 
-    def _ask(self, command: int, *, dump: bool = False, name: str = "", flags: int = 0) -> list[wire.Values]:
+    def _status(self, message: wire.Values) -> PatchStatus:
+        """Read a message; the objects of a patch that enables itself are in sysfs."""
+        status = wire.patch_status(message)
+        if status.registered:
+            return status
+        return dataclasses.replace(status, objects=self._sysfs.objects(status.name))
+
+    def _ask(self, command: int, *, dump: bool = False, name: str = "", options: int = 0) -> list[wire.Values]:
         with self._lock:
-            return self._netlink.ask(command, dump=dump, name=name, flags=flags)
+            return self._netlink.ask(command, dump=dump, name=name, options=options)
+
+
+def _milliseconds(seconds: float) -> int:
+    """A time as the device takes it: at least one, and not by chance for ever."""
+    if math.isinf(seconds):
+        return lib.KLPCTL_WAIT_FOREVER
+    return max(1, min(math.ceil(seconds * 1000), lib.KLPCTL_WAIT_FOREVER - 1))

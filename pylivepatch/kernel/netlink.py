@@ -66,7 +66,7 @@ class Netlink:
         """The descriptor, to poll."""
         return lib.plp_nl_fd(self._open())
 
-    def ask(self, command: int, *, dump: bool = False, name: str = "", flags: int = 0) -> list[Values]:
+    def ask(self, command: int, *, dump: bool = False, name: str = "", options: int = 0) -> list[Values]:
         """Send a command and read its whole answer.
 
         Returns:
@@ -77,16 +77,16 @@ class Netlink:
         """
         while True:
             try:
-                return self._ask(command, dump, name, flags)
+                return self._ask(command, dump, name, options)
             except RefusedError as error:
                 # The set of patches changed while it was dumped: read it again.
                 if not (dump and error.number == errno.ESTALE):
                     raise
 
-    def _ask(self, command: int, dump: bool, name: str, flags: int) -> list[Values]:
+    def _ask(self, command: int, dump: bool, name: str, options: int) -> list[Values]:
         nl = self._open()
         text = name.encode() if name else ffi.NULL
-        self._check(lib.plp_nl_send(nl, command, int(dump), text, flags))
+        self._check(lib.plp_nl_send(nl, command, int(dump), text, options))
         answer = []
         while self._receive(-1):
             if lib.plp_nl_cmd(nl) != lib.KLPCTL_CMD_EVENT:

@@ -103,7 +103,13 @@ class SysfsBackend:
             remedy="list the patches, or load it first",
         )
 
-    def enable(self, name: str, confirm_within: float | None = None, owned: bool = False) -> None:  # noqa: ARG002
+    def enable(
+        self,
+        name: str,
+        confirm_within: float | None = None,
+        owned: bool = False,  # noqa: ARG002
+        deadline: float | None = None,  # noqa: ARG002
+    ) -> None:
         """Turn a patch that is being disabled round: all that sysfs can enable."""
         status = self.patch(name)
         if confirm_within is not None:
@@ -175,6 +181,12 @@ class SysfsBackend:
                 reason = Reason.RUNNING if running else Reason.SLEEPING if inside else Reason.UNKNOWN
                 found.append(Blocker(path.name, pid, tid, _text(thread / "comm"), reason, inside, stack))
         return found
+
+    def objects(self, name: str) -> tuple[Object, ...]:
+        """Read what a patch changes; nothing when the core does not hold it."""
+        with contextlib.suppress(FileNotFoundError):
+            return tuple(self._objects(self._patches / name))
+        return ()
 
     def task_count(self) -> int:
         """Count all tasks but the idle ones, which are not in /proc."""

@@ -147,7 +147,7 @@ def tasks(message: Values) -> Iterable[Task]:
             pid=task.numbers[lib.KLPCTL_A_TASK_PID],
             tid=task.numbers[lib.KLPCTL_A_TASK_TID],
             comm=task.texts.get(lib.KLPCTL_A_TASK_COMM, ""),
-            pending=bool(task.numbers.get(lib.KLPCTL_A_TASK_PENDING, 0)),
+            pending=True,
             cpu=task.numbers.get(lib.KLPCTL_A_TASK_CPU),
         )
 

@@ -27,18 +27,19 @@ def test_open_missing_device(tmp_path):
 
 
 def test_wrong_device():
-    """Out-parameters stay as they are when the device is another one."""
+    """Another device refuses, and there is nothing in the answer."""
     descriptor = lib.plp_dev_open(b"/dev/null")
-    state = ffi.new("uint32_t *", 77)
-    assert lib.plp_dev_wait(descriptor, b"patch", 0, state) == -errno.ENOTTY
-    assert state[0] == 77
+    answer = ffi.new("struct plp_answer *")
+    assert lib.plp_dev_request(descriptor, lib.KLPCTL_IOC_WAIT, b"patch", 0, 0, answer) == -errno.ENOTTY
+    assert (answer.state, ffi.string(answer.words)) == (0, b"")
     assert lib.plp_dev_close(descriptor) == 0
 
 
 def test_long_name():
     """The longest name that is sent is the one that the kernel's header allows."""
-    assert lib.plp_dev_enable(-1, b"a" * lib.KLPCTL_NAME_LEN, 0, 0) == -errno.EBADF
-    assert lib.plp_dev_enable(-1, b"a" * (lib.KLPCTL_NAME_LEN + 1), 0, 0) == -errno.ENAMETOOLONG
+    answer = ffi.new("struct plp_answer *")
+    for length, expected in ((lib.KLPCTL_NAME_LEN, errno.EBADF), (lib.KLPCTL_NAME_LEN + 1, errno.ENAMETOOLONG)):
+        assert lib.plp_dev_request(-1, lib.KLPCTL_IOC_ENABLE, b"a" * length, 0, 0, answer) == -expected
 
 
 def test_text_is_refused():

@@ -20,11 +20,13 @@
  *	module_klpctl_patch(patch);
  *	MODULE_LICENSE("GPL");
  *
- * Loading the module changes nothing. "pylivepatch enable", the netlink family
- * or /dev/klpctl then enable and revert it, any number of times.
+ * Loading the module changes nothing. "pylivepatch enable", or /dev/klpctl, then
+ * enables and reverts it, any number of times.
  *
  * klpctl gives the livepatch core a fresh copy of the structures for each
- * enable, and never writes to the payload's own. Callbacks therefore get a
+ * enable, and never writes to the payload's own, but for its states: those are put back
+ * to what they were when the patch was registered, so that the data of one enable is
+ * not met by the next. Static variables keep their values. Callbacks get a
  * klp_object that is not the payload's: they find it by its name. They run
  * under the locks of the livepatch core and of klpctl: they must not load
  * modules or call klpctl.

@@ -74,7 +74,6 @@ def test_tasks() -> None:
         number(lib.KLPCTL_A_TASK_PID, 0, 1, task),
         number(lib.KLPCTL_A_TASK_TID, 0, 1, task),
         text(lib.KLPCTL_A_TASK_COMM, "swapper/1", 1, task),
-        number(lib.KLPCTL_A_TASK_PENDING, 1, 1, task),
         number(lib.KLPCTL_A_TASK_CPU, 1, 1, task),
     ]
     assert list(wire.tasks(wire.tree(message))) == [Task(0, 0, "swapper/1", True, 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 from pylivepatch import Core, Reason
@@ -23,6 +24,8 @@ with Core("klpctl") as core:
         with Core("klpctl") as other:
             while thread.is_alive():
                 found += [blocker for blocker in other.blockers() if blocker.cpu is not None]
+                # Not without a pause: where the core rewrites code for a transition it stops this CPU for each piece.
+                time.sleep(0.02)
         thread.join()
         patch.revert()
         if found:
@@ -30,6 +33,6 @@ with Core("klpctl") as core:
     patch.unload()
 
 assert found, f"no idle task in {ROUNDS} transitions"
-assert found[0].reason in (Reason.RUNNING, Reason.UNKNOWN), found[0]
+assert found[0].reason is Reason.RUNNING, found[0]
 assert found[0].comm == f"swapper/{found[0].cpu}", found[0]
 assert str(found[0]).startswith("idle task of CPU "), found[0]

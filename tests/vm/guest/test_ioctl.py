@@ -8,40 +8,24 @@ import fcntl
 import os
 import signal
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import KernelLog, Sleeper, cmdline, until
 from elftools.elf.elffile import ELFFile
-from rawnetlink import constants
-from support import HEADER, unchanged
+from rawdevice import CONFIRM, ENABLE, FORCE, LAYOUT, REVERT, SIZE, WAIT, DeviceError, K, number, request
+from support import unchanged
 
 from pylivepatch import Core, PatchState
 
 Payload = Callable[[str], Path]
-K = constants(HEADER)
-TEXT = f"{K['KLPCTL_NAME_LEN'] + 1}s"
-VERSION, ENABLE, PATCH, WAIT = "=IIQ2Q", f"=II{TEXT}II2Q", f"=II{TEXT}2Q", f"=II{TEXT}II2Q"
 FOREVER = K["KLPCTL_WAIT_FOREVER"]
-READ, WRITE = 2, 1
 NAME = b"plp_cmdline"
 HOLD = b"plp_hold"
-
-
-def number(direction: int, request: int, layout: str) -> int:
-    """Make the number of an ioctl, as <linux/ioctl.h> does."""
-    return direction << 30 | struct.calcsize(layout) << 16 | K["KLPCTL_IOC_MAGIC"] << 8 | request
-
-
-IOC_VERSION = number(READ | WRITE, 0, VERSION)
-IOC_ENABLE = number(WRITE, 1, ENABLE)
-IOC_REVERT = number(WRITE, 2, PATCH)
-IOC_WAIT = number(READ | WRITE, 3, WAIT)
-IOC_CONFIRM = number(WRITE, 4, PATCH)
 
 
 @pytest.fixture
@@ -52,45 +36,17 @@ def device() -> Iterator[int]:
     os.close(descriptor)
 
 
-def patch(name: bytes, *, size: int = 0, flags: int = 0, reserved: tuple[int, int] = (0, 0)) -> bytes:
-    """The argument of revert and confirm."""
-    return struct.pack(PATCH, size or struct.calcsize(PATCH), flags, name, *reserved)
-
-
-def enable(
-    name: bytes, *, size: int = 0, flags: int = 0, confirm_ms: int = 0, reserved: tuple[int, int, int] = (0, 0, 0)
-) -> bytes:
-    """The argument of enable."""
-    return struct.pack(ENABLE, size or struct.calcsize(ENABLE), flags, name, confirm_ms, *reserved)
-
-
-def wait(name: bytes, timeout_ms: int, *, size: int = 0, reserved: tuple[int, int, int] = (0, 0, 0)) -> bytes:
-    """The argument of wait."""
-    return struct.pack(WAIT, size or struct.calcsize(WAIT), timeout_ms, name, 0, *reserved)
-
-
-def state(answer: bytes) -> int:
-    """The state in an answer to wait."""
-    return int(struct.unpack(WAIT, answer)[3])
-
-
 @pytest.mark.smoke
 def test_the_device_enables_waits_and_reverts(core: Core, payload: Payload, device: int) -> None:
-    """Version, enable, wait and revert do what the header says."""
-    answer = fcntl.ioctl(device, IOC_VERSION, struct.pack(VERSION, struct.calcsize(VERSION), 0, 0, 0, 0))
-    _, version, features, *reserved = struct.unpack(VERSION, answer)
-    assert version == K["KLPCTL_VERSION"]
-    assert features >> K["KLPCTL_FEATURE_EVENTS"] & 1
-    assert reserved == [0, 0]
-
+    """Enable, wait and revert do what the header says."""
     original = cmdline()
     core.load(payload("plp_cmdline"))
-    assert state(fcntl.ioctl(device, IOC_WAIT, wait(NAME, 0))) == K["KLPCTL_STATE_REGISTERED"]
-    fcntl.ioctl(device, IOC_ENABLE, enable(NAME))
-    assert state(fcntl.ioctl(device, IOC_WAIT, wait(NAME, FOREVER))) == K["KLPCTL_STATE_ENABLED"]
+    assert request(device, WAIT, NAME) == K["KLPCTL_STATE_REGISTERED"]
+    request(device, ENABLE, NAME)
+    assert request(device, WAIT, NAME, timeout_ms=FOREVER) == K["KLPCTL_STATE_ENABLED"]
     assert cmdline() == "cmdline: patched"
-    fcntl.ioctl(device, IOC_REVERT, patch(NAME))
-    assert state(fcntl.ioctl(device, IOC_WAIT, wait(NAME, 60_000))) == K["KLPCTL_STATE_DISABLED"]
+    request(device, REVERT, NAME)
+    assert request(device, WAIT, NAME, timeout_ms=60_000) == K["KLPCTL_STATE_DISABLED"]
     assert cmdline() == original
 
 
@@ -124,8 +80,9 @@ def test_relocations_for_a_module_are_applied_once(
     patch.enable()
     assert Path("/proc/plp_target").read_text() == "target: relocated\n"
     patch.revert()
-    with unchanged(), pytest.raises(OSError, match=f"Errno {errno.EOPNOTSUPP}\\b"):
-        fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_reloc"))
+    with unchanged(), pytest.raises(DeviceError, match="relocates against a module") as info:
+        request(device, ENABLE, b"plp_reloc")
+    assert info.value.errno == errno.EOPNOTSUPP
     patch.enable()
     assert Path("/proc/plp_target").read_text() == "target: relocated\n"
 
@@ -137,8 +94,9 @@ def test_a_busy_core_applies_no_relocations(
     held = sleeper()
     patch = core.load(relocating(payload("plp_reloc"), tmp_path))
     hold = core.load(payload("plp_hold")).enable(timeout=None, wait=False)
-    with pytest.raises(OSError, match=f"Errno {errno.EBUSY}\\b"):
-        fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_reloc"))
+    with pytest.raises(DeviceError, match="another patch is in transition") as info:
+        request(device, ENABLE, b"plp_reloc")
+    assert info.value.errno == errno.EBUSY
     held.wake()
     hold.wait()
     patch.enable()
@@ -150,74 +108,70 @@ def test_a_callback_that_returns_no_error_number(core: Core, payload: Payload, d
     log.expect("pre-patch callback failed")
     log.expect("failed to enable patch")
     core.load(payload("plp_prefail"), fail=1)
-    with unchanged(), pytest.raises(OSError, match=f"Errno {errno.EINVAL}\\b"):
-        fcntl.ioctl(device, IOC_ENABLE, enable(b"plp_prefail"))
-
-
-def test_what_is_not_confirmed_goes_though_no_event_is_seen(core: Core, payload: Payload, device: int) -> None:
-    """A patch whose window ends is reverted while all kprobes are disarmed, and klpctl knows nothing of its state."""
-    switch = Path("/sys/kernel/debug/kprobes/enabled")
-    if not switch.exists():
-        subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=True)
-    core.load(payload("plp_cmdline"))
-    directory = Path("/sys/kernel/livepatch/plp_cmdline")
-    switch.write_text("0")
-    try:
-        fcntl.ioctl(device, IOC_ENABLE, enable(NAME, confirm_ms=1000))
-        assert directory.exists()
-        until(lambda: not directory.exists())
-    finally:
-        switch.write_text("1")
+    with unchanged(), pytest.raises(DeviceError, match="callback of the patch refused it") as info:
+        request(device, ENABLE, b"plp_prefail")
+    assert info.value.errno == errno.EINVAL
 
 
 FULL = b"x" * (K["KLPCTL_NAME_LEN"] + 1)
-BAD = {
-    "enable, size": (IOC_ENABLE, enable(NAME, size=1), errno.EINVAL),
-    "enable, larger size": (IOC_ENABLE, enable(NAME, size=4096), errno.EINVAL),
-    "enable, unknown flag": (IOC_ENABLE, enable(NAME, flags=2, confirm_ms=1), errno.EINVAL),
-    "enable, owned without a window": (IOC_ENABLE, enable(NAME, flags=K["KLPCTL_ENABLE_OWNED"]), errno.EINVAL),
-    "enable, reserved0": (IOC_ENABLE, enable(NAME, reserved=(1, 0, 0)), errno.EINVAL),
-    "enable, reserved": (IOC_ENABLE, enable(NAME, reserved=(0, 0, 1)), errno.EINVAL),
-    "enable, unterminated": (IOC_ENABLE, enable(FULL), errno.EINVAL),
-    "enable, unknown": (IOC_ENABLE, enable(FULL[:-1]), errno.ENOENT),
-    "enable, empty": (IOC_ENABLE, enable(b""), errno.ENOENT),
-    "confirm, size": (IOC_CONFIRM, patch(NAME, size=1), errno.EINVAL),
-    "confirm, flags": (IOC_CONFIRM, patch(NAME, flags=1), errno.EINVAL),
-    "confirm, reserved": (IOC_CONFIRM, patch(NAME, reserved=(0, 1)), errno.EINVAL),
-    "confirm, unknown": (IOC_CONFIRM, patch(b"nobody"), errno.ENOENT),
-    "confirm, none awaited": (IOC_CONFIRM, patch(NAME), errno.EINVAL),
-    "revert, size": (IOC_REVERT, patch(NAME, size=1), errno.EINVAL),
-    "revert, flags": (IOC_REVERT, patch(NAME, flags=1 << 31), errno.EINVAL),
-    "revert, reserved": (IOC_REVERT, patch(NAME, reserved=(1 << 63, 0)), errno.EINVAL),
-    "revert, not enabled": (IOC_REVERT, patch(NAME), errno.EALREADY),
-    "wait, size": (IOC_WAIT, wait(NAME, 0, size=1), errno.EINVAL),
-    "wait, reserved0": (IOC_WAIT, wait(NAME, 0, reserved=(1, 0, 0)), errno.EINVAL),
-    "wait, reserved": (IOC_WAIT, wait(NAME, 0, reserved=(0, 0, 1)), errno.EINVAL),
-    "wait, unterminated": (IOC_WAIT, wait(FULL, 0), errno.EINVAL),
-    "wait, unknown": (IOC_WAIT, wait(b"nobody", 0), errno.ENOENT),
-    "version, size": (IOC_VERSION, struct.pack(VERSION, 31, 0, 0, 0, 0), errno.EINVAL),
-    "version, reserved": (IOC_VERSION, struct.pack(VERSION, 32, 0, 0, 1, 0), errno.EINVAL),
-    "unknown number": (number(READ | WRITE, 5, WAIT), wait(NAME, 0), errno.ENOTTY),
-    "other size in the number": (number(READ | WRITE, 3, PATCH), patch(NAME), errno.ENOTTY),
-    "other direction": (number(READ, 1, PATCH), patch(NAME), errno.ENOTTY),
-    "a terminal's": (0x5401, bytes(64), errno.ENOTTY),
+BAD: dict[str, tuple[int, dict[str, Any], int, str]] = {
+    "enable, unknown flag": (ENABLE, {"flags": 4, "timeout_ms": 1}, errno.EINVAL, "unknown flags"),
+    "enable, force's word": (FORCE, {"flags": 2}, errno.EINVAL, "unknown flags"),
+    "enable, owned without a window": (ENABLE, {"flags": K["KLPCTL_ENABLE_OWNED"]}, errno.EINVAL, "window"),
+    "enable, deadline without a window": (ENABLE, {"flags": K["KLPCTL_ENABLE_DEADLINE"]}, errno.EINVAL, "window"),
+    "enable, state": (ENABLE, {"state": 1}, errno.EINVAL, "state"),
+    "enable, unterminated": (ENABLE, {"name": FULL}, errno.EINVAL, "NUL"),
+    "enable, unknown": (ENABLE, {"name": FULL[:-1]}, errno.ENOENT, "no such patch"),
+    "enable, empty": (ENABLE, {"name": b""}, errno.ENOENT, "no such patch"),
+    "enable, a path": (ENABLE, {"name": b"../plp_cmdline"}, errno.ENOENT, "no such patch"),
+    "confirm, flags": (CONFIRM, {"flags": 1}, errno.EINVAL, "unknown flags"),
+    "confirm, time": (CONFIRM, {"timeout_ms": 1}, errno.EINVAL, "time"),
+    "confirm, unknown": (CONFIRM, {"name": b"nobody"}, errno.ENOENT, "no such patch"),
+    "confirm, none awaited": (CONFIRM, {}, errno.EINVAL, "no confirmation is awaited"),
+    "revert, flags": (REVERT, {"flags": 1 << 31}, errno.EINVAL, "unknown flags"),
+    "revert, time": (REVERT, {"timeout_ms": FOREVER}, errno.EINVAL, "time"),
+    "revert, not enabled": (REVERT, {}, errno.EALREADY, "not enabled"),
+    "force, no risk accepted": (FORCE, {}, errno.EINVAL, "KLPCTL_FORCE_ACCEPT_RISK"),
+    "force, not in transition": (FORCE, {"flags": 1}, errno.EINVAL, "not in transition"),
+    "wait, flags": (WAIT, {"flags": 1}, errno.EINVAL, "unknown flags"),
+    "wait, unterminated": (WAIT, {"name": FULL}, errno.EINVAL, "NUL"),
+    "wait, unknown": (WAIT, {"name": b"nobody"}, errno.ENOENT, ""),
+    "cut words": (REVERT, {"words_len": 8}, errno.EALREADY, "the pat"),
+    "no words": (REVERT, {"words_len": 0}, errno.EALREADY, ""),
+    "unknown number": (number(6), {}, errno.ENOTTY, ""),
+    "number 0": (number(0), {}, errno.ENOTTY, ""),
+    "other direction": (number(1, direction=1), {}, errno.ENOTTY, ""),
+    "other magic": (number(1, magic=0xB7), {}, errno.ENOTTY, ""),
+    "shorter than ever": (number(1, size=SIZE - 1), {}, errno.EINVAL, ""),
+    "longer, and not zero": (number(1, size=SIZE + 8), {"tail": bytes(7) + b"x"}, errno.E2BIG, ""),
+    "a terminal's": (0x5401, {}, errno.ENOTTY, ""),
 }
 
 
 @pytest.mark.parametrize("case", list(BAD))
 def test_a_bad_argument_is_refused(core: Core, payload: Payload, device: int, case: str) -> None:
-    """Wrong sizes, reserved fields, names and numbers are refused, each with its error, and change nothing."""
-    request, argument, expected = BAD[case]
+    """Wrong sizes, flags, names and numbers are refused, each with its error and in words, and change nothing."""
+    command, fields, expected, words = BAD[case]
     core.load(payload("plp_cmdline"))
-    with unchanged(), pytest.raises(OSError, match=f"Errno {expected}\\b"):
-        fcntl.ioctl(device, request, argument)
+    with unchanged(), pytest.raises(DeviceError) as info:
+        request(device, command, **({"name": NAME} | fields))
+    assert info.value.errno == expected
+    assert words in info.value.words
 
 
-def test_an_address_that_is_none(core: Core, device: int) -> None:
-    """A pointer to nowhere is EFAULT."""
-    for request in (IOC_VERSION, IOC_ENABLE, IOC_REVERT, IOC_WAIT, IOC_CONFIRM):
+def test_a_longer_structure_of_a_newer_client(core: Core, payload: Payload, device: int) -> None:
+    """What this kernel does not know of a structure may be there when it is zero."""
+    core.load(payload("plp_cmdline"))
+    assert request(device, number(5, size=SIZE + 64), NAME, tail=bytes(64)) == K["KLPCTL_STATE_REGISTERED"]
+
+
+def test_an_address_that_is_none(core: Core, payload: Payload, device: int) -> None:
+    """A pointer to nowhere is EFAULT; words that cannot be written are lost, and the refusal is not."""
+    for command in (ENABLE, REVERT, FORCE, CONFIRM, WAIT):
         with pytest.raises(OSError, match="Bad address"):
-            fcntl.ioctl(device, request, 8)
+            fcntl.ioctl(device, command, 8)
+    with pytest.raises(OSError, match="No such file"):
+        fcntl.ioctl(device, REVERT, struct.pack(LAYOUT, b"nobody", 0, 0, 8, 100, 0))
 
 
 def test_a_wait_can_time_out_and_be_interrupted(
@@ -227,29 +181,30 @@ def test_a_wait_can_time_out_and_be_interrupted(
     held = sleeper()
     hold = core.load(payload("plp_hold"))
     hold.enable(wait=False)
-    argument = bytearray(wait(HOLD, 50))
     before = time.monotonic()
-    with pytest.raises(TimeoutError):
-        fcntl.ioctl(device, IOC_WAIT, argument, True)
+    with pytest.raises(DeviceError) as info:
+        request(device, WAIT, HOLD, timeout_ms=50)
     assert time.monotonic() - before >= 0.05
-    assert state(bytes(argument)) == K["KLPCTL_STATE_ENABLING"]
-    with pytest.raises(TimeoutError):
-        fcntl.ioctl(device, IOC_WAIT, wait(HOLD, 0))
+    assert (info.value.errno, info.value.state) == (errno.ETIMEDOUT, K["KLPCTL_STATE_ENABLING"])
+    with pytest.raises(DeviceError) as info:
+        request(device, WAIT, HOLD)
+    assert info.value.errno == errno.ETIMEDOUT
 
     came = threading.Event()
     old = signal.signal(signal.SIGALRM, lambda *_: came.set())
     signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
     try:
-        with pytest.raises(InterruptedError):
-            fcntl.ioctl(device, IOC_WAIT, wait(HOLD, FOREVER))
+        with pytest.raises(DeviceError) as info:
+            request(device, WAIT, HOLD, timeout_ms=FOREVER)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+    assert info.value.errno == errno.EINTR
     assert came.is_set()
     assert hold.state is PatchState.ENABLING
 
     held.wake()
-    assert state(fcntl.ioctl(device, IOC_WAIT, wait(HOLD, FOREVER))) == K["KLPCTL_STATE_ENABLED"]
+    assert request(device, WAIT, HOLD, timeout_ms=FOREVER) == K["KLPCTL_STATE_ENABLED"]
 
 
 def test_many_wait_at_once(core: Core, payload: Payload, sleeper: Callable[..., Sleeper]) -> None:
@@ -260,7 +215,7 @@ def test_many_wait_at_once(core: Core, payload: Payload, sleeper: Callable[..., 
 
     def body() -> None:
         descriptor = os.open("/dev/klpctl", os.O_RDWR)
-        seen.append(state(fcntl.ioctl(descriptor, IOC_WAIT, wait(HOLD, FOREVER))))
+        seen.append(request(descriptor, WAIT, HOLD, timeout_ms=FOREVER))
         os.close(descriptor)
 
     threads = [threading.Thread(target=body) for _ in range(8)]

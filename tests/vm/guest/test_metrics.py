@@ -54,7 +54,7 @@ def test_a_transition(core: Core, payload: Payload, sleeper: Callable[..., objec
     assert found["transition_tasks", (which[0], ("state", "pending"), which[1])] >= 1
     blockers = {labels: value for (name, labels), value in found.items() if name == "transition_blockers"}
     assert sum(blockers.values()) >= 1
-    assert found["kicks_total", ()] > 0
+    assert found["kicks_total", ()] == core.features.kicks
     core["plp_hold"].revert(wait=False)
     assert samples(Metrics(core).text())["reversals_total", ()] == found["reversals_total", ()] + 1
 
