@@ -73,7 +73,7 @@ int klpctl_register_patch(const struct klp_patch *decl)
 	klpctl_registry_lock();
 	if (klpctl_registry_find(decl->mod->name)) {
 		pr_err("%s: registered already; a module has one patch\n", decl->mod->name);
-		ret = -EEXIST;
+		ret = -EALREADY;	/* -EEXIST is the module loader's own */
 		goto unlock;
 	}
 	patch = klpctl_registry_add(decl->mod->name, decl);

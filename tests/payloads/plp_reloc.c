@@ -4,7 +4,7 @@
 
 #include <klpctl/klpctl.h>
 
-asm(".pushsection .rodata.plp_place, \"a\", @progbits\n"
+asm(".pushsection .plp_place, \"a\", @progbits\n"
     "plp_place: .quad 0\n"
     ".popsection\n"
     ".set \".klp.sym.plp_target.plp_target_show,1\", 0\n"

@@ -47,7 +47,7 @@
  * May sleep.
  * Return: 0; -EINVAL if @patch declares nothing, or something that the livepatch
  * core would refuse whatever the kernel, or its module is not marked as a livepatch
- * module; -EEXIST if the module has registered a patch already; -ENOMEM.
+ * module; -EALREADY if the module has registered a patch already; -ENOMEM.
  */
 int klpctl_register_patch(const struct klp_patch *patch);
 

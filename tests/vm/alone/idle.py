@@ -11,7 +11,7 @@ from pathlib import Path
 from pylivepatch import Core, Reason
 
 MODULES = Path(os.environ["PYLIVEPATCH_LAB_MODULES"])
-ROUNDS = 20
+ROUNDS = 40
 
 with Core("klpctl") as core:
     Path("/sys/module/klpctl/parameters/fast_completion").write_text("N")
@@ -25,7 +25,7 @@ with Core("klpctl") as core:
             while thread.is_alive():
                 found += [blocker for blocker in other.blockers() if blocker.cpu is not None]
                 # Not without a pause: where the core rewrites code for a transition it stops this CPU for each piece.
-                time.sleep(0.02)
+                time.sleep(0.001)
         thread.join()
         patch.revert()
         if found:

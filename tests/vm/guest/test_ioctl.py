@@ -63,7 +63,7 @@ def relocating(original: Path, folder: Path) -> Path:
         header = elf["e_shoff"] + at * elf["e_shentsize"]
         offset = elf.get_section(at)["sh_offset"]
         struct.pack_into("=IQ", data, header + 4, rela, alloc_livepatch)
-        struct.pack_into("=II", data, header + 40, names.index(".symtab"), names.index(".rodata.plp_place"))
+        struct.pack_into("=II", data, header + 40, names.index(".symtab"), names.index(".plp_place"))
         struct.pack_into("=Q", data, header + 56, 24)
         struct.pack_into("=QQq", data, offset, 0, symbol << 32 | absolute, 0)
         struct.pack_into("=H", data, symtab["sh_offset"] + symbol * 24 + 6, shn_livepatch)

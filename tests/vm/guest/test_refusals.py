@@ -168,7 +168,7 @@ def test_a_function_that_cannot_be_found(
     patch.unload()
 
 
-@pytest.mark.parametrize(("name", "number"), [("plp_twice", errno.EEXIST), ("plp_duplicate", errno.EINVAL)])
+@pytest.mark.parametrize(("name", "number"), [("plp_twice", errno.EALREADY), ("plp_duplicate", errno.EINVAL)])
 def test_a_payload_that_declares_something_twice(
     core: Core, payload: Payload, log: KernelLog, name: str, number: int
 ) -> None:
