@@ -11,7 +11,10 @@ help:
 	@echo "make test-shim     the C shim under ASan and UBSan"
 	@echo "make test-public   the wheel, as users get it"
 	@echo "make test-vm       on a real kernel: KERNEL=6.1 FLAVOUR=rt"
-	@echo "make lint          ruff, mypy, W=1 and sparse for the kernel module"
+	@echo "make lint          ruff, mypy; layers, checkpatch, W=1 and sparse for the kernel module"
+	@echo "make debug-kernel  a kernel that finds faults, from source: KERNEL=6.12 VARIANT=rt"
+	@echo "make harden        klpctl on it: everything at once, faults, random requests, all tests"
+	@echo "make mutants       faults put into klpctl: the tests must see them"
 	@echo "make docs          into build/docs"
 	@echo "make man           into build/man"
 	@echo "make wheel         into dist/"
@@ -35,6 +38,15 @@ test-vm: setup
 lint docs: setup
 	scripts/test $@
 
+debug-kernel: setup
+	.venv/bin/python scripts/debug-kernel.py $(KERNEL) $(VARIANT)
+
+harden: setup
+	.venv/bin/python scripts/harden --kernel $(KERNEL) --variant "$(VARIANT)"
+
+mutants: setup
+	.venv/bin/python scripts/mutants --at-least 26
+
 man: setup
 	mkdir -p build/man
 	.venv/bin/python -m pylivepatch.cli.man >build/man/pylivepatch.1
@@ -50,4 +62,4 @@ clean:
 	rm -f pylivepatch/_shim*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test test-all test-unit test-shim test-public test-vm lint docs man wheel setup clean
+.PHONY: help demo test test-all test-unit test-shim test-public test-vm lint docs debug-kernel harden mutants man wheel setup clean
