@@ -245,7 +245,12 @@ class Transition:
         # All tasks have switched: as many as were counted last, or as there are.
         total = self._last.total or self._backend.task_count()
         self._final = Progress(self.target if arrived else back, total, total, elapsed)
-        if not arrived and not self.reversed:
+        if not arrived and not self.reversed and self._is_overdue(elapsed):
+            # Nobody was here to do it at the deadline: the kernel has, a little later.
+            self.reversed = True
+            after = f"the kernel has reversed it, and the patch is {status.state}"
+            self._error = self._timed_out(self._last, status.state, after)
+        elif not arrived and not self.reversed:
             self._error = TransitionReversedError(
                 f"the transition of {self.patch.name} to {self.target} was reversed by somebody else",
                 patch=self.patch.name,
@@ -267,6 +272,9 @@ class Transition:
         if self._timeout is None:
             return None
         return self.started + self._timeout - time.monotonic()
+
+    def _is_overdue(self, elapsed: float) -> bool:
+        return self._timeout is not None and self._on_timeout == "reverse" and elapsed >= self._timeout
 
     def _reversal(self) -> float:
         """How long a reversal may take, in seconds."""
@@ -303,29 +311,29 @@ class Transition:
 
     def _expired(self, progress: Progress, settled: PatchStatus | None) -> NoReturn:
         """Raise for a deadline that has passed; `settled` is the end of the reversal."""
-        name = self.patch.name
         status = settled or self._read()
+        after = f"it was reversed, and the patch is {status.state}"
         if status.state.in_transition:
             self._blockers = self._blocking()
             after = f"the patch is still {status.state}"
-            remedy = "end, or signal, the tasks that block it"
-        else:
-            after = f"it was reversed, and the patch is {status.state}"
-            remedy = "try again, with a longer timeout"
-        self._error = TransitionTimeoutError(
-            f"the transition of {name} to {self.target} did not end within {self._timeout:g} s"
-            f" ({progress.done} of {progress.total} tasks done){_named(self._blockers)}",
-            patch=name,
-            progress=progress,
-            reversed=self.reversed,
-            state=status.state,
-            blockers=self._blockers,
-            after=after,
-            remedy=remedy,
-        )
+        self._error = self._timed_out(progress, status.state, after)
         if settled is not None:
             self._take(settled)
         raise self._error
+
+    def _timed_out(self, progress: Progress, state: PatchState, after: str) -> TransitionTimeoutError:
+        goes_on = state.in_transition
+        return TransitionTimeoutError(
+            f"the transition of {self.patch.name} to {self.target} did not end within {self._timeout:g} s"
+            f" ({progress.done} of {progress.total} tasks done){_named(self._blockers)}",
+            patch=self.patch.name,
+            progress=progress,
+            reversed=self.reversed,
+            state=state,
+            blockers=self._blockers,
+            after=after,
+            remedy="end, or signal, the tasks that block it" if goes_on else "try again, with a longer timeout",
+        )
 
 
 def _named(blockers: tuple[Blocker, ...]) -> str:

@@ -28,6 +28,7 @@ from pylivepatch import (
     PatchStateError,
     Severity,
     TransitionBusyError,
+    TransitionTimeoutError,
 )
 
 Payload = Callable[[str], Path]
@@ -353,6 +354,18 @@ def test_the_kernel_keeps_the_deadline(core: Core, payload: Payload, sleeper: Sl
     assert patch.state is PatchState.ENABLING
     until(lambda: patch.state is PatchState.DISABLED)
     assert waiting.process.poll() is None
+
+
+def test_a_deadline_that_nobody_enforced(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """Who follows a transition only after the kernel has reversed it is told of the deadline."""
+    sleeper()
+    patch = core.load(payload("plp_hold"))
+    transition = patch.enable(timeout=1, wait=False)
+    until(lambda: patch.state is PatchState.DISABLED)
+    with pytest.raises(TransitionTimeoutError, match="did not end within 1 s") as info:
+        transition.wait()
+    assert "the kernel has reversed it, and the patch is disabled" in str(info.value)
+    assert info.value.reversed
 
 
 def test_a_deadline_that_is_met_changes_nothing(core: Core, payload: Payload) -> None:
