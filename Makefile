@@ -10,6 +10,7 @@ help:
 	@echo "make test-unit     Python, no root, no kernel"
 	@echo "make test-shim     the C shim under ASan and UBSan"
 	@echo "make test-public   the wheel, as users get it"
+	@echo "make test-deb      the Debian packages, in clean roots of Debian 12 and 13"
 	@echo "make test-vm       on a real kernel: KERNEL=6.1 FLAVOUR=rt"
 	@echo "make lint          ruff, mypy; layers, checkpatch, W=1 and sparse for the kernel module"
 	@echo "make debug-kernel  a kernel that finds faults, from source: KERNEL=6.12 VARIANT=rt"
@@ -18,6 +19,7 @@ help:
 	@echo "make docs          into build/docs"
 	@echo "make man           into build/man"
 	@echo "make wheel         into dist/"
+	@echo "make deb           Debian packages, into dist/"
 	@echo "make clean         everything that was built"
 
 demo: setup
@@ -26,7 +28,7 @@ demo: setup
 test: setup
 	scripts/test
 
-test-unit test-shim test-public: test-%: setup
+test-unit test-shim test-public test-deb: test-%: setup
 	scripts/test $*
 
 test-all: setup
@@ -54,6 +56,9 @@ man: setup
 wheel: setup
 	.venv/bin/python -m build --outdir dist
 
+deb: man
+	scripts/deb
+
 setup:
 	@scripts/setup
 
@@ -62,4 +67,4 @@ clean:
 	rm -f pylivepatch/_shim*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test test-all test-unit test-shim test-public test-vm lint docs debug-kernel harden mutants man wheel setup clean
+.PHONY: help demo test test-all test-unit test-shim test-public test-deb test-vm lint docs debug-kernel harden mutants man wheel deb setup clean
