@@ -44,7 +44,7 @@ KEYRINGS = (
 )
 """Where the keys are that sign the archive."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the making of a state changes."""
 
 KEPT = 3
@@ -110,9 +110,10 @@ class State:
         return self.path.name
 
     @property
-    def lacking(self) -> list[str]:
-        """The suites that the mirror does not have."""
-        return [str(suite) for suite in json.loads((self.path / "facts.json").read_text())["lacking"]]
+    def lacking(self) -> Mapping[str, str]:
+        """The suites that could not be had from the mirror, each with the reason."""
+        facts = json.loads((self.path / "facts.json").read_text())
+        return {str(suite): str(reason) for suite, reason in facts["lacking"].items()}
 
     @property
     def mirror(self) -> str:
@@ -331,7 +332,7 @@ def _fetch(fresh: Path, current: State | None) -> Path:
     (fresh / "lists/partial").mkdir(parents=True, exist_ok=True)
     mirror, security = mirrors()
     suites = [suite for some in DISTRIBUTIONS.values() for suite in some]
-    lacking: list[str] = []
+    lacking: dict[str, str] = {}
     while True:
         text = _sources(mirror, security, [suite for suite in suites if suite not in lacking])
         _write(fresh, "all", text)
@@ -340,26 +341,34 @@ def _fetch(fresh: Path, current: State | None) -> Path:
                        what="refreshing the package lists")
             break
         except LabError as error:
-            missing = [suite for suite in suites if re.search(
-                rf"repository '\S+ {re.escape(suite)} Release' (?:does not have|no longer has) a Release file"
-                rf"|/dists/{re.escape(suite)}/InRelease\s+404", str(error))]
-            missing = [suite for suite in missing if suite not in lacking]
-            if not missing or len(lacking) + len(missing) == len(suites):
+            found = {suite: reason for suite in suites if suite not in lacking
+                     and (reason := _why_missing(suite, str(error)))}  # fmt: skip
+            if not found or len(lacking) + len(found) == len(suites):
                 raise
-            lacking += missing
-    if lacking:
-        cache.say(f"the mirror {mirror} lacks {', '.join(lacking)}: kernels of these suites cannot be had")
+            lacking |= found
+    for suite, reason in lacking.items():
+        cache.say(f"no kernels of {suite} can be had: {reason} ({mirror})")
     for distribution, some in DISTRIBUTIONS.items():
         _write(fresh, distribution, _sources(mirror, security, [suite for suite in some if suite not in lacking]))
     releases = sorted((fresh / "lists").glob("*Release"))
     key = cache.digest([str(FORMAT), text, *(path.read_bytes() for path in releases)])
-    found = list(_scan(fresh))
+    listed = list(_scan(fresh))
     kernels = [[item.name, item.version, item.suite, item.distribution, item.depends]
-               for item in found if item.name != "libc6"]
-    libc = {item.distribution: item.version for item in found if item.name == "libc6"}
+               for item in listed if item.name != "libc6"]
+    libc = {item.distribution: item.version for item in listed if item.name == "libc6"}
     (fresh / "kernels.json").write_text(json.dumps(kernels))
     (fresh / "facts.json").write_text(json.dumps({"mirror": mirror, "lacking": lacking, "libc": libc}))
     return _folder() / key
+
+
+def _why_missing(suite: str, words: str) -> str:
+    """Return why apt, by its *words*, could not take the lists of one suite, or "" when it took them."""
+    name = re.escape(suite)
+    if re.search(rf"repository '\S+ {name} Release' (?:does not have|no longer has) a Release file", words):
+        return "the mirror does not have it"
+    if re.search(rf"/dists/{name}/(?:In)?Release is expired", words):
+        return "what the mirror has of it is out of date (Acquire::Check-Valid-Until of apt decides)"
+    return ""
 
 
 def _write(fresh: Path, distribution: str, text: str) -> None:

@@ -60,8 +60,14 @@ class Kernel:
 
 
 def available() -> Iterator[tuple[str, str, archive.Listed]]:
-    """Yield series, flavour and image package of each stock kernel that the archive has, newest first."""
-    listed = [(match, item) for item in archive.state().kernels() if (match := _IMAGE.fullmatch(item.name))]
+    """Yield series, flavour and image package of each stock kernel that the archive has, newest first.
+
+    Of an old one it may have the image package, which is empty, and no longer those that it is split into.
+    """
+    every = archive.state().kernels()
+    have = {(item.name, item.version) for item in every}
+    listed = [(match, item) for item in every if (match := _IMAGE.fullmatch(item.name))
+              and all((package.name, package.version) in have for package in _packages(item))]  # fmt: skip
     for match, item in sorted(listed, key=lambda pair: archive.version_key(pair[1].version), reverse=True):
         yield match[2], match[3] or "standard", item
 
@@ -89,7 +95,7 @@ def find(name: str, flavour: str = "standard", suite: str = "") -> archive.Liste
     state = archive.state()
     what = f"no kernel {name}" if _RELEASE.fullmatch(name) else f"no {flavour} kernel of series {name}"
     where = f"the suite {suite}" if suite else "the archive"
-    lacking = f"; the mirror {state.mirror} lacks {', '.join(state.lacking)}" if state.lacking else ""
+    lacking = "".join(f"; {suite}: {reason} ({state.mirror})" for suite, reason in state.lacking.items())
     raise LabError(f"{what} in {where}, which drops old ones{lacking}: `pylivepatch lab kernels` lists what it has")
 
 

@@ -22,11 +22,17 @@ LISTED = (
     ("linux-image-6.12.118+deb13-amd64", "6.12.118-1", "trixie-security", "trixie", "kmod"),
     ("linux-image-6.12.117+deb12-amd64", "6.12.117-1~deb12u1", "bookworm-security", "bookworm", "kmod"),
     ("linux-image-7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports", "trixie", SPLIT),
+    ("linux-base-7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports", "trixie", ""),
+    ("linux-binary-7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports", "trixie", ""),
+    ("linux-modules-7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports", "trixie", ""),
+    ("linux-image-7.1.3+deb13-amd64", "7.1.3-1~bpo13+1", "trixie-backports", "trixie",
+     "linux-base-7.1.3+deb13-amd64 (= 7.1.3-1~bpo13+1), linux-binary-7.1.3+deb13-amd64 (= 7.1.3-1~bpo13+1)"),
+    ("linux-binary-7.1.3+deb13-amd64", "7.1.3-1~bpo13+1", "trixie-backports", "trixie", ""),
     ("linux-headers-7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports", "trixie", "gcc-14-for-host, pahole"),
 )  # fmt: skip
 FACTS = {
     "mirror": "http://mirror.example/debian/",
-    "lacking": [],
+    "lacking": {},
     "libc": {"bookworm": "2.36-9+deb12u14", "trixie": "2.41-12", "sid": "2.42-7"},
 }
 

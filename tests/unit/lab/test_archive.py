@@ -105,3 +105,23 @@ def test_without_lists_and_network_the_error_says_so(tmp_path: Path, monkeypatch
                                         "deb http://127.0.0.1:9/security bookworm-security main\n")  # fmt: skip
     with pytest.raises(LabError, match=r"127\.0\.0\.1:9"):
         archive.state()
+
+
+@pytest.mark.parametrize(
+    ("words", "suite", "reason"),
+    [
+        ("E: The repository 'http://deb.debian.org/debian sid Release' does not have a Release file.", "sid",
+         "the mirror does not have it"),
+        ("E: The repository 'http://m/debian trixie-backports Release' no longer has a Release file.",
+         "trixie-backports", "the mirror does not have it"),
+        ("E: Release file for http://m/debian/dists/sid/InRelease is expired (invalid since 18d).", "sid",
+         "what the mirror has of it is out of date"),
+        ("E: The repository 'http://m/debian trixie-backports Release' does not have a Release file.", "trixie", ""),
+        ("E: Failed to fetch http://m/debian/dists/sid/InRelease  Could not connect", "sid", ""),
+    ],
+)  # fmt: skip
+def test_why_a_suite_cannot_be_had(words: str, suite: str, reason: str) -> None:
+    """A suite that the mirror lacks is told from a mirror that does not answer, and from its neighbour."""
+    found = archive._why_missing(suite, words)
+    assert found.startswith(reason)
+    assert bool(found) is bool(reason)

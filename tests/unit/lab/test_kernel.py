@@ -58,9 +58,17 @@ def test_a_release_that_the_archive_dropped_comes_from_the_cache(state: Path, mo
 
 def test_what_the_mirror_lacks_is_said(state: Path) -> None:
     """A kernel of a suite that the mirror does not have cannot be had, and the error says why."""
-    (state / "facts.json").write_text(json.dumps({"mirror": "http://m.example/", "lacking": ["sid"], "libc": {}}))
-    with pytest.raises(LabError, match=r"no standard kernel of series 7\.2 .*http://m\.example/ lacks sid"):
+    facts = {"mirror": "http://m.example/", "lacking": {"sid": "the mirror does not have it"}, "libc": {}}
+    (state / "facts.json").write_text(json.dumps(facts))
+    with pytest.raises(LabError, match=r"series 7\.2 .*sid: the mirror does not have it \(http://m\.example/\)"):
         kernel.resolve("7.2")
+
+
+def test_a_kernel_of_which_parts_are_gone_is_not_there() -> None:
+    """The archive drops the packages of an old kernel one by one."""
+    assert not [image for series, _, image in kernel.available() if series == "7.1"]
+    with pytest.raises(LabError, match=r"no kernel 7\.1\.3\+deb13-amd64 in the archive"):
+        kernel.resolve("7.1.3+deb13-amd64")
 
 
 def test_a_release_has_its_own_flavour() -> None:
