@@ -6,16 +6,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pylivepatch.lab import apt, archive, cache, tools
+from pylivepatch.lab import apt, archive, cache, lists, tools
 
 
-def newest(series: str) -> archive.Listed:
+def newest(series: str) -> lists.Listed:
     """Return the newest source package of a series that the archive has."""
     name = f"linux-source-{series}"
     found = [item for item in archive.state().kernels() if item.name == name]
     if not found:
         raise LookupError(f"the archive has no {name}")
-    return max(found, key=lambda item: archive.version_key(item.version))
+    return max(found, key=lambda item: lists.version_key(item.version))
 
 
 def extract(series: str, *paths: str) -> Path:

@@ -41,7 +41,7 @@ def closure(names: Sequence[str], distribution: str) -> list[Package]:
 
     Args:
         names: Packages, or pins of certain versions.
-        distribution: Where they come from: a key of `archive.DISTRIBUTIONS`.
+        distribution: Where they come from: a key of `lists.DISTRIBUTIONS`.
 
     Raises:
         LabError: apt knows no way.

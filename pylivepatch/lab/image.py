@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.lab import apt, archive, cache, rootfs, tools
+from pylivepatch.lab import apt, archive, cache, lists, rootfs, tools
 from pylivepatch.lab.errors import LabError
 from pylivepatch.lab.kernel import Kernel
 from pylivepatch.lab.sandbox import Sandbox
@@ -132,11 +132,11 @@ def distribution_for(kernel: Kernel) -> str:
     It is the kernel's own, or a later one when this machine's C library is later: the guest uses the package as it
     was compiled here.
     """
-    names = list(archive.DISTRIBUTIONS)
+    names = list(lists.DISTRIBUTIONS)
     here = os.confstr("CS_GNU_LIBC_VERSION") or ""
     later = names.index(kernel.distribution) if kernel.distribution in names else 0
     for name in names[later:]:
-        if archive.version_key(_libc(name)) >= archive.version_key(here.removeprefix("glibc ")):
+        if lists.version_key(_libc(name)) >= lists.version_key(here.removeprefix("glibc ")):
             return name
     return names[-1]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pylivepatch.errors import UnsupportedError
-from pylivepatch.lab import apt, archive, bzimage, cache, tools
+from pylivepatch.lab import apt, archive, bzimage, cache, lists, tools
 from pylivepatch.lab.errors import LabError
 
 FLAVOURS = ("standard", "cloud", "rt")
@@ -59,7 +59,7 @@ class Kernel:
         return self.path / "lib/modules" / self.release
 
 
-def available() -> Iterator[tuple[str, str, archive.Listed]]:
+def available() -> Iterator[tuple[str, str, lists.Listed]]:
     """Yield series, flavour and image package of each stock kernel that the archive has, newest first.
 
     Of an old one it may have the image package, which is empty, and no longer those that it is split into.
@@ -68,16 +68,16 @@ def available() -> Iterator[tuple[str, str, archive.Listed]]:
     have = {(item.name, item.version) for item in every}
     listed = [(match, item) for item in every if (match := _IMAGE.fullmatch(item.name))
               and all((package.name, package.version) in have for package in _packages(item))]  # fmt: skip
-    for match, item in sorted(listed, key=lambda pair: archive.version_key(pair[1].version), reverse=True):
+    for match, item in sorted(listed, key=lambda pair: lists.version_key(pair[1].version), reverse=True):
         yield match[2], match[3] or "standard", item
 
 
-def release_of(image: archive.Listed) -> str:
+def release_of(image: lists.Listed) -> str:
     """Return the release of the kernel in the package *image*."""
     return image.name.removeprefix("linux-image-")
 
 
-def find(name: str, flavour: str = "standard", suite: str = "") -> archive.Listed:
+def find(name: str, flavour: str = "standard", suite: str = "") -> lists.Listed:
     """Return the image package of a kernel in the archive.
 
     Args:
@@ -99,7 +99,7 @@ def find(name: str, flavour: str = "standard", suite: str = "") -> archive.Liste
     raise LabError(f"{what} in {where}, which drops old ones{lacking}: `pylivepatch lab kernels` lists what it has")
 
 
-def _packages(image: archive.Listed) -> list[apt.Package]:
+def _packages(image: lists.Listed) -> list[apt.Package]:
     """Return the packages that have the files of the kernel behind *image*.
 
     From 6.19 on (Debian's packaging) the image package is empty, and depends on those that have something in them.
@@ -108,7 +108,7 @@ def _packages(image: archive.Listed) -> list[apt.Package]:
     return [apt.Package(name, image.version) for name in (image.name, *parts)]
 
 
-def _fill(image: archive.Listed, into: Path) -> None:
+def _fill(image: lists.Listed, into: Path) -> None:
     release = release_of(image)
     tree = into / "tree"
     apt.unpack(_packages(image), tree, into / "debs", image.distribution)
@@ -165,7 +165,7 @@ def resolve(name: str, flavour: str = "standard", suite: str = "") -> Kernel:
         raise ValueError(f"kernel {name!r}: expected MAJOR.MINOR, for example 6.1, or a release that ends in -amd64")
     if whole and flavour not in ("standard", whole[2] or "standard"):
         raise ValueError(f"{name} is not of the flavour {flavour!r}")
-    known = [each for distribution, suites in archive.DISTRIBUTIONS.items() for each in {distribution, *suites}]
+    known = [each for distribution, suites in lists.DISTRIBUTIONS.items() for each in {distribution, *suites}]
     if suite and suite not in known:
         raise ValueError(f"suite {suite!r}: expected one of {', '.join(sorted(set(known)))}")
     if platform.machine() != "x86_64":
@@ -188,7 +188,7 @@ def resolve(name: str, flavour: str = "standard", suite: str = "") -> Kernel:
         return kept
 
 
-def _fetched(image: archive.Listed, series: str, flavour: str) -> Kernel:
+def _fetched(image: lists.Listed, series: str, flavour: str) -> Kernel:
     release = release_of(image)
     path = cache.entry("stock", f"{release}_{image.version}", lambda into: _fill(image, into), check=_check(release),
                        notice=f"fetching kernel {release} ({image.version}, {image.suite})")
@@ -207,7 +207,7 @@ def cached() -> Iterator[Kernel]:
             continue
         if match:
             found.append(Kernel(match[1], match[2] or "standard", release, version, marker.parent, suite, distribution))
-    yield from sorted(found, key=lambda kernel: archive.version_key(kernel.version), reverse=True)
+    yield from sorted(found, key=lambda kernel: lists.version_key(kernel.version), reverse=True)
 
 
 def _newest_cached(series: str, flavour: str, release: str | None, suite: str) -> Kernel | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch.lab import archive
+from pylivepatch.lab import archive, lists
 
 SPLIT = ("dracut | initramfs-tools, linux-base-7.3.4+deb13-amd64 (= 7.3.4-1~bpo13+1), "
          "linux-binary-7.3.4+deb13-amd64 (= 7.3.4-1~bpo13+1), linux-modules-7.3.4+deb13-amd64 (= 7.3.4-1~bpo13+1)")
@@ -31,6 +31,7 @@ LISTED = (
     ("linux-headers-7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", "trixie-backports", "trixie", "gcc-14-for-host, pahole"),
 )  # fmt: skip
 FACTS = {
+    "format": lists.FORMAT,
     "mirror": "http://mirror.example/debian/",
     "lacking": {},
     "libc": {"bookworm": "2.36-9+deb12u14", "trixie": "2.41-12", "sid": "2.42-7"},

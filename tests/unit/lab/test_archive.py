@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch.lab import archive
+from pylivepatch.lab import archive, lists
 from pylivepatch.lab.errors import LabError
 
 VERSIONS = ("0.1~~1", "0.1~a-1", "0.1-1", "0.1-1+b1", "0.1.1", "6.12.95-1~bpo12+1", "6.12.95-1", "6.12.117-1~deb12u1",
@@ -24,8 +24,8 @@ VERSIONS = ("0.1~~1", "0.1~a-1", "0.1-1", "0.1-1+b1", "0.1.1", "6.12.95-1~bpo12+
 def test_versions_are_ordered_as_dpkg_does(low: str, high: str) -> None:
     """The key sorts as dpkg compares."""
     assert subprocess.run(["dpkg", "--compare-versions", low, "lt", high], check=False).returncode == 0
-    assert archive.version_key(low) < archive.version_key(high)
-    assert archive.version_key(low) == archive.version_key(low)
+    assert lists.version_key(low) < lists.version_key(high)
+    assert lists.version_key(low) == lists.version_key(low)
 
 
 def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> None:
@@ -46,13 +46,13 @@ def test_the_mirror_is_the_host_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                  "deb http://packages.example/apt stable-tools main\n",
           b_sources="Types: deb\nURIs: http://safe.example/debian-security\nSuites: trixie-security\n"
                     "Components: main\n")  # fmt: skip
-    assert archive.mirrors() == ("http://near.example/debian/", "http://safe.example/debian-security/")
+    assert lists.mirrors() == ("http://near.example/debian/", "http://safe.example/debian-security/")
 
 
 def test_without_a_mirror_it_is_debian_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has no network source of Debian's uses the one that every host can reach."""
     _host(tmp_path, monkeypatch, a_list="deb cdrom:[Debian]/ bookworm main\n")
-    assert archive.mirrors() == ("http://deb.debian.org/debian/", "http://deb.debian.org/debian-security/")
+    assert lists.mirrors() == ("http://deb.debian.org/debian/", "http://deb.debian.org/debian-security/")
 
 
 def test_one_command_sees_one_state(state: Path) -> None:
@@ -63,6 +63,13 @@ def test_one_command_sees_one_state(state: Path) -> None:
         [sys.executable, "-m", "pylivepatch", "lab", "state"], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == (f"{state.name}\n", "")
+
+
+def test_a_state_that_was_made_otherwise_is_not_used(state: Path) -> None:
+    """What an earlier version kept is not read by guess."""
+    (state / "facts.json").write_text('{"mirror": "http://m.example/", "lacking": []}')
+    with pytest.raises(LabError, match="unset it"):
+        archive.state()
 
 
 @pytest.mark.parametrize("name", ["0000000000000000", "../other", "current/../x"])
@@ -122,6 +129,6 @@ def test_without_lists_and_network_the_error_says_so(tmp_path: Path, monkeypatch
 )  # fmt: skip
 def test_why_a_suite_cannot_be_had(words: str, suite: str, reason: str) -> None:
     """A suite that the mirror lacks is told from a mirror that does not answer, and from its neighbour."""
-    found = archive._why_missing(suite, words)
+    found = lists._why_missing(suite, words)
     assert found.startswith(reason)
     assert bool(found) is bool(reason)

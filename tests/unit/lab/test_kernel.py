@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch.lab import archive, kernel
+from pylivepatch.lab import archive, kernel, lists
 from pylivepatch.lab.errors import LabError
 
 
@@ -16,7 +16,7 @@ from pylivepatch.lab.errors import LabError
 def fetched(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels that are as good as fetched."""
 
-    def fill(image: archive.Listed, into: Path) -> None:
+    def fill(image: lists.Listed, into: Path) -> None:
         for name in kernel._check(kernel.release_of(image)):
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             (into / name).touch()
@@ -58,7 +58,8 @@ def test_a_release_that_the_archive_dropped_comes_from_the_cache(state: Path, mo
 
 def test_what_the_mirror_lacks_is_said(state: Path) -> None:
     """A kernel of a suite that the mirror does not have cannot be had, and the error says why."""
-    facts = {"mirror": "http://m.example/", "lacking": {"sid": "the mirror does not have it"}, "libc": {}}
+    lacking = {"sid": "the mirror does not have it"}
+    facts = {"format": lists.FORMAT, "mirror": "http://m.example/", "lacking": lacking, "libc": {}}
     (state / "facts.json").write_text(json.dumps(facts))
     with pytest.raises(LabError, match=r"series 7\.2 .*sid: the mirror does not have it \(http://m\.example/\)"):
         kernel.resolve("7.2")
