@@ -15,9 +15,8 @@ from pathlib import Path
 
 from pylivepatch.build import external, insn, layout, paths, reach
 from pylivepatch.build.compare import Changes, compare
-from pylivepatch.build.compiler import Compiler
+from pylivepatch.build.compiler import Compiled, Compiler
 from pylivepatch.build.diff import Applied, Diff, FileDiff
-from pylivepatch.build.elf import Object
 from pylivepatch.build.external import External, ExternalTree
 from pylivepatch.build.extract import Extract, Extractor
 from pylivepatch.build.image import VMLINUX, Image
@@ -122,7 +121,7 @@ def build(
 
 
 @dataclass(slots=True)
-class _Compiled:
+class _Compared:
     unit: Unit
     match: Match
     orig: Parts
@@ -165,12 +164,11 @@ class _Job:
             work = Path(folder)
             names = ", ".join(unit.source for unit in touched[:3]) + (" …" if len(touched) > 3 else "")
             with self._step("compile", f"compiling {names}"):
-                pre = compiler.as_built(touched)  # makes headers, too, which the shadow has to have
+                compiler.as_built(touched)  # makes headers, too, which the shadow has to have
                 shadow = make_shadow(tree, work / "shadow", self.diff.files, touched)
-                objects = self._compile(compiler, touched, pre, shadow, work)
+                pairs = self._compile(compiler, touched, shadow, work)
             with self._step("compare", "comparing with the code that runs, and with the patched code"):
-                compared = [self._compare(unit, pre, orig, patched, symbols, touched)
-                            for unit, (pre, orig, patched) in zip(touched, objects, strict=True)]
+                compared = [self._compare(orig, patched, symbols, touched) for orig, patched in pairs]
                 compiled = [item for item in compared if item is not None]
             with self._step("extract", "taking out what changed"):
                 extract = Extract()
@@ -243,42 +241,42 @@ class _Job:
         return found[0]
 
     def _compile(
-        self, compiler: Compiler, touched: list[Unit], pre: dict[Unit, Path], shadow: Path, work: Path,
-    ) -> list[tuple[Object, Object, Object]]:
-        def one(job: tuple[Unit, Path, str]) -> Path:
-            unit, root, kind = job
-            out = work / f"{unit.source.replace('/', '-')}.{unit.object}.{kind}.o"
-            compiler.compile(unit, root, out)
-            return out
+        self, compiler: Compiler, touched: list[Unit], shadow: Path, work: Path,
+    ) -> list[tuple[Compiled, Compiled]]:
+        """Compile each source as it is and with the diff, on all processors."""
+        def patched(unit: Unit) -> Compiled:
+            return compiler.patched(unit, shadow, work / "units" / f"{unit.goal}.{unit.object}")
 
-        roots = (shadow, "patched"), (compiler.tree.path, "orig")
-        jobs = [(unit, root, kind) for unit in touched for root, kind in roots]
-        with ThreadPoolExecutor(2) as pool:
-            ends = [pool.submit(one, job) for job in jobs]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            ends = [pool.submit(one, unit) for unit in touched for one in (patched, compiler.original)]
         failed = [error for error in (end.exception() for end in ends) if error is not None]
         refused = [error for error in failed if isinstance(error, BuildError)]
         if len(refused) > 1:
             raise BuildError("\n".join(error.message for error in refused), kind="compile", file=refused[0].file)
         if failed:
             raise failed[0]
-        made = [end.result() for end in ends]
-        return [(Object.open(pre[unit]), Object.open(made[2 * n + 1]), Object.open(made[2 * n]))
-                for n, unit in enumerate(touched)]
+        return [(orig.result(), after.result()) for after, orig in zip(ends[::2], ends[1::2], strict=True)]
 
     def _compare(
-        self, unit: Unit, pre: Object, before: Object, after: Object, symbols: Symbols, touched: Sequence[Unit],
-    ) -> _Compiled | None:
-        orig, patched = Parts(before), Parts(after)
-        exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
-        for name in sorted(layout.check(unit.source, before, after, exported)):
-            part = orig.named(name)
-            if part is not None and part.is_global:
-                self._check_callers(name, unit.source, {one.source for one in touched})
+        self, before: Compiled, after: Compiled, symbols: Symbols, touched: Sequence[Unit],
+    ) -> _Compared | None:
+        unit = before.unit
+        orig, patched = Parts(before.named), Parts(after.named)
+        if before.types_digest != after.types_digest:
+            exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
+            for name in sorted(layout.check(unit.source, before.types, after.types, exported)):
+                part = orig.named(name)
+                if part is not None and part.is_global:
+                    self._check_callers(name, unit.source, {one.source for one in touched})
         changes = compare(unit.source, orig, patched)
         if not (changes.functions or changes.new_names(patched)):
             return None
-        found = match(unit.source, pre, symbols.image(unit.object))
-        return _Compiled(unit, found, orig, patched, changes)
+        proof = match(unit.source, before.plain, symbols.image(unit.object))
+        proof.prove()
+        if after.module is not after.named:
+            module = Parts(after.module)
+            patched, changes = module, changes.within(patched, module)
+        return _Compared(unit, proof, orig, patched, changes)
 
     def _check_callers(self, name: str, source: str, touched: set[str]) -> None:
         """Make sure that all are compiled that may call a function which is called in another way."""
@@ -304,7 +302,7 @@ class _Job:
         return Image.module(name, own.get(name) or external.find(self.target.modules, name))
 
     def _result(
-        self, compiled: list[_Compiled], extract: Extract, output: Path | None, *, explain: bool,
+        self, compiled: list[_Compared], extract: Extract, output: Path | None, *, explain: bool,
     ) -> BuildResult:
         parts = {item.unit.source: item for item in compiled}
         functions = []

@@ -50,6 +50,13 @@ class Changes:
         return [part for part in patched.all if part.is_global and not part.is_clone
                 and ((old := self.original(part)) is None or not old.is_global)]
 
+    def within(self, patched: Parts, other: Parts) -> Changes:
+        """Return the same changes with the parts of *other* for those of *patched*, which have the same names."""
+        moved = {id(part): found for part in patched.all if part.symbols and (found := other.named(part.name))}
+        return Changes(
+            [(old, moved[id(new)]) for old, new in self.functions], [moved[id(part)] for part in self.added],
+            self.removed, {id(moved[new]): old for new, old in self.pairs.items()}, self.first, self.notes)
+
 
 _EXPORTED = re.compile(r"^(?:___ksymtab(?:_gpl)?\+|__ksymtab_|__kstrtab(?:ns)?_|__export_symbol_)")
 
@@ -330,8 +337,9 @@ def _numbered(part: Part) -> bool:
 
 
 def _telling(part: Part) -> list[Entry]:
-    """Return the entries that say what a function does; the others are notes for objtool."""
-    return [entry for entry in part.entries if not entry.table.startswith(".discard")]
+    """Return the entries that say what a function does, table by table; the others are notes for objtool."""
+    return sorted((entry for entry in part.entries if not entry.table.startswith(".discard")),
+                  key=lambda entry: entry.table)
 
 
 def _lineless(entry: Entry) -> bytes:

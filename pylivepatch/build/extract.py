@@ -8,12 +8,14 @@ Data that existed before is the running kernel's own.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass, field
 
 from pylivepatch.build import insn, tables
 from pylivepatch.build.compare import Changes
 from pylivepatch.build.elf import (
+    R_X86_64_64,
     SHF_ALLOC,
     SHF_EXECINSTR,
     SHF_WRITE,
@@ -32,7 +34,7 @@ from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.parts import Entry, Part, Parts, Ref
 from pylivepatch.build.running import Running
 from pylivepatch.build.runpre import Match
-from pylivepatch.build.symbols import Symbols
+from pylivepatch.build.symbols import Livepatch, Symbols
 from pylivepatch.errors import BuildError
 
 _KEY_BITS, _OBJTOOL_NOPS = 3, 2
@@ -46,7 +48,7 @@ class Replaced:
         object: "vmlinux", or the name of a module.
         name: Its name in the running kernel.
         sympos: Which of several, from 1; 0 when there is one.
-        symbol: The name of the new code in the module.
+        symbol: What the new code is called until the module is linked.
         source: The source file.
         first_change: Offset of the first difference in the new code.
     """
@@ -68,7 +70,10 @@ class Extract:
         replaced: The functions that the patch replaces.
         added: Names of functions that come with it.
         notes: What a person should know.
-        callbacks: For each object and occasion the symbol of the function to call.
+        callbacks: For each object and occasion what the function to call is called until the module is linked.
+        undefined: What is not in it, by what is meant; the symbols have no name before the module is linked.
+        entries: The functions that are meant by such names. A symbol of its own for them would have objtool take them
+            for other functions than those that their cold parts belong to.
         states: What the patch declares with KLPCTL_STATE(): number and edition.
         new: Functions and variables that the diff adds or makes global, by object and name, with who takes them out.
     """
@@ -78,16 +83,25 @@ class Extract:
     added: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     callbacks: dict[tuple[str, str], str] = field(default_factory=dict)
+    entries: dict[str, str] = field(default_factory=dict)
     states: list[tuple[int, int]] = field(default_factory=list)
     new: dict[tuple[str, str], tuple[Extractor, Part]] = field(default_factory=dict)
-    _undefined: dict[str, Symbol] = field(default_factory=dict)
+    undefined: dict[Livepatch | str, Symbol] = field(default_factory=dict)
+    _names: dict[tuple[int, str], str] = field(default_factory=dict)
 
-    def undefined(self, name: str) -> Symbol:
-        """Return the symbol *name* that the module loader or the livepatch core is to resolve."""
-        if name not in self._undefined:
-            symbol = self._undefined[name] = Symbol(name, bind=STB_GLOBAL)
-            self.object.symbols.append(symbol)
-        return self._undefined[name]
+    def function_name(self, source: int, name: str) -> str:
+        """Return a name for a function of a source that no other source's function has here."""
+        stem, cold, rest = name.partition(".cold")
+        taken = set(self._names.values())
+        fresh = (f"{stem}.{number}" if number else stem for number in itertools.count())
+        return self._names.setdefault((source, stem), next(each for each in fresh if each not in taken)) + cold + rest
+
+    def refer(self, meant: Livepatch | str) -> Symbol:
+        """Return the symbol for what the livepatch core is to resolve, or, by its name, the module loader."""
+        if meant not in self.undefined:
+            self.undefined[meant] = Symbol("", bind=STB_GLOBAL)
+            self.object.symbols.append(self.undefined[meant])
+        return self.undefined[meant]
 
 
 class Extractor:
@@ -110,7 +124,7 @@ class Extractor:
         self.source = match.source
         self.running = Running(owner, match, symbols)
         self._changed = {id(new) for _, new in changes.functions}
-        self._made: dict[int, tuple[Symbol, int]] = {}
+        self._made: dict[int, Symbol] = {}
         self._tables: dict[str, Section] = {}
         self._pending: list[Part] = []
         for part in changes.new_names(patched):
@@ -132,11 +146,12 @@ class Extractor:
             elif part.section.name.startswith(tables.CALLBACK):
                 self._callback(part)
         self._drain()
+        self._check_tables()
 
     def take(self, part: Part) -> Symbol:
         """Take out a part that another source refers to; one that was static is the kernel's own."""
         old = self.changes.original(part)
-        symbol = self._include(part)[0] if old is None else self._original(old, part)
+        symbol = self._include(part) if old is None else self._running(old, part)
         self._drain()
         return symbol
 
@@ -148,6 +163,16 @@ class Extractor:
                 f"{part.name} is new in {self.source}, and {self.owner} has one from another source file",
                 kind="moved", symbol=part.name, file=self.source, remedy="change it where it was, or call it otherwise")
 
+    def _check_tables(self) -> None:
+        """Make sure that nothing is said about the insides of new code in a table that is not taken along."""
+        for part in self.patched.all:
+            if part.labels and id(part) not in self._made:
+                for ref in part.refs:
+                    if ref.part is not None and ref.part.is_func and ref.at and id(ref.part) in self._made:
+                        raise BuildError(
+                            f"{part.section.name} has an entry about {ref.part.name}(), and nothing tells what becomes "
+                            "of that in a module", kind="registration", symbol=ref.part.name, file=self.source)
+
     def _callback(self, part: Part) -> None:
         """Take out a function that klpctl/patch.h names for an occasion."""
         occasion = part.section.name.removeprefix(tables.CALLBACK)
@@ -157,10 +182,20 @@ class Extractor:
             raise BuildError(f"{self.owner} has more than one {occasion} callback in the diff", kind="callback",
                              symbol=ref.part.name if ref.part else ref.external, file=self.source,
                              remedy="let one function do both")
-        at, _ = self._include(ref.part)
-        name = f"__klp_{occasion}_{len(self.into.callbacks)}"
-        self.into.object.symbols.append(Symbol(name, at.value, ref.part.size, STB_GLOBAL, STT_FUNC, section=at.section))
-        self.into.callbacks[key] = name
+        symbol = self._include(ref.part)
+        self.into.callbacks[key] = name = f"__klp_{occasion}_{len(self.into.callbacks)}"
+        self.into.entries[name] = symbol.name
+        self._point_to(symbol)
+
+    def _point_to(self, symbol: Symbol) -> None:
+        """Make a pointer that objtool sees: it takes the mark of indirect branches from what nothing points to."""
+        assert symbol.section is not None
+        if symbol.section.data[symbol.value:symbol.value + len(insn.ENDBR)] != insn.ENDBR:
+            return  # static and never pointed to: the compiler set no mark
+        table = self._table(tables.ENTRIES, SHF_ALLOC, shared=True)
+        table.relocs.append(Reloc(table.size, R_X86_64_64, symbol, 0))
+        table.data += bytes(8)
+        table.size, table.align = len(table.data), 8
 
     def _drain(self) -> None:
         while self._pending:
@@ -176,11 +211,11 @@ class Extractor:
         address = self.match.require(old.name)
         found = self.symbols.at(self.owner, self.owner, old.name, address)
         assert found is not None  # require() has seen the name there
-        symbol, _ = self._include(new)
-        entry = Symbol(f"__klp_{len(self.into.replaced)}", symbol.value, new.size, STB_GLOBAL, STT_FUNC,
-                       section=symbol.section)
-        self.into.object.symbols.append(entry)
-        self.into.replaced.append(Replaced(self.owner, found.name, found.sympos, entry.name, self.source,
+        symbol = self._include(new)
+        entry = f"__klp_{len(self.into.replaced)}"
+        self.into.entries[entry] = symbol.name
+        self._point_to(symbol)
+        self.into.replaced.append(Replaced(self.owner, found.name, found.sympos, entry, self.source,
                                            self.changes.first[new.name]))
 
     def _check_weak(self, old: Part) -> None:
@@ -191,8 +226,8 @@ class Extractor:
 
     # ---- parts ----
 
-    def _include(self, part: Part) -> tuple[Symbol, int]:
-        """Give *part* a place in the module; return its symbol and the offset of *part* from it."""
+    def _include(self, part: Part) -> Symbol:
+        """Give *part* a place in the module."""
         if id(part) in self._made:
             return self._made[id(part)]
         if part.in_init:
@@ -207,18 +242,36 @@ class Extractor:
         section.size = start + len(data)
         section.align = max(section.align, part.align)
         kind = STT_FUNC if part.is_func else STT_OBJECT
-        symbol = Symbol(part.name if part.symbols else f".L{section.name}.{start:x}", start + part.lead, part.size,
-                        STB_LOCAL, kind, section=section)
+        name = self.into.function_name(id(self), part.name) if part.is_func else part.name
+        bind = STB_GLOBAL if section.name == tables.TRAMPOLINES else STB_LOCAL  # objtool knows no other
+        symbol = self._made[id(part)] = Symbol(name, start + part.lead, part.size, bind, kind, section=section)
         if part.symbols:
             self.into.object.symbols.append(symbol)
-            made = symbol, 0
-        else:
-            made = self._section_symbol(section), start
-        self._made[id(part)] = made
         self._pending.append(part)
-        if part.is_func and not part.is_cold and id(part) not in self._changed:
+        if section.name == tables.TRAMPOLINES:
+            self._include_key(part)
+        elif part.is_func and not part.is_cold and id(part) not in self._changed:
             self.into.added.append(part.name)
-        return made
+        return symbol
+
+    def _include_key(self, trampoline: Part) -> None:
+        """Take the key of a static call along, to which only objtool makes a reference."""
+        key = self.patched.named(trampoline.name.replace(tables.TRAMPOLINE, tables.KEY, 1))
+        if key is None:
+            raise BuildError(f"{self.source} has {trampoline.name}, and no key of that static call", kind="link",
+                             symbol=trampoline.name, file=self.source)
+        self._include(key)
+
+    def _place(self, part: Part, at: int) -> tuple[Symbol, int]:
+        """Return what a reference to byte *at* of a part of the module is written with: what the assembler would.
+
+        objtool takes a reference to the symbol of a function for a call of it, and any other for a place.
+        """
+        symbol = self._include(part)
+        if part.is_func and not part.is_cold and at == 0:
+            return symbol, 0
+        assert symbol.section is not None
+        return self._section_symbol(symbol.section), symbol.value + at
 
     def _section_symbol(self, section: Section) -> Symbol:
         for symbol in self.into.object.symbols:
@@ -229,15 +282,26 @@ class Extractor:
         return symbol
 
     def _section(self, part: Part) -> Section:
-        """Return where *part* goes: functions by themselves, what has no name together."""
+        """Return where *part* goes: functions and variables by themselves, what has no name together."""
         old = part.section
         if part.is_string:
             return self._table(".rodata.str", SHF_ALLOC, shared=True)
-        name = f".data.{part.name}" if old.name == ".data..ro_after_init" else old.name
-        if name in tables.UNNAMED_CODE or name == tables.DYNAMIC_DEBUG or name.startswith(".data.."):
-            return self._table(name, old.flags, shared=True)
-        if part.is_func and not name.startswith(".text"):
-            name = f".text.{part.name}"
+        if old.name in tables.KEPT:
+            return self._table(old.name, old.flags, shared=True)
+        if tables.is_percpu(old.name):
+            if part.align > tables.PERCPU_ALIGN:
+                raise BuildError(
+                    f"{part.name} is a per-CPU variable that is aligned to {part.align} bytes: the little room that "
+                    "the kernel keeps for those of modules has no such place", kind="data", symbol=part.name,
+                    file=self.source, remedy="align it less, or allocate it with __alloc_percpu()")
+            # in a module, the kernel knows no other: the kinds of vmlinux differ in their place only
+            return self._table(tables.PERCPU, old.flags, shared=True)
+        kind = ".text" if part.is_func else tables.data_kind(old)
+        if kind is None:
+            raise BuildError(
+                f"{part.name} is in {old.name}, which a module has not, or not in the sense that the kernel has it",
+                kind="registration", symbol=part.name, file=self.source, remedy="make it an ordinary variable")
+        name = f"{kind}.{part.name}" if part.symbols else f"{kind}.{self.owner}.{len(self.into.object.sections)}"
         section = Section(name, old.type, old.flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR), align=old.align)
         self.into.object.sections.append(section)
         return section
@@ -252,9 +316,9 @@ class Extractor:
 
     def _fill(self, part: Part) -> None:
         """Write the relocations of a part that has its place, and take its table entries along."""
-        symbol, at = self._made[id(part)]
+        symbol = self._made[id(part)]
         assert symbol.section is not None
-        start = symbol.value + at
+        start = symbol.value
         if not part.is_string:
             for ref in part.refs:
                 self._relocate(symbol.section, start + ref.offset, ref, part)
@@ -265,32 +329,37 @@ class Extractor:
     # ---- references ----
 
     def _relocate(self, section: Section, offset: int, ref: Ref, user: Part) -> None:
-        symbol, at = self._target(ref, user)
-        section.relocs.append(Reloc(offset, ref.type, symbol, at + ref.at - ref.bias))
+        symbol, addend = self._target(ref, user)
+        section.relocs.append(Reloc(offset, ref.type, symbol, addend - ref.bias))
 
     def _target(self, ref: Ref, user: Part) -> tuple[Symbol, int]:
-        """Return the symbol that *ref* leads to, and where the part meant is from it."""
+        """Return the symbol that *ref* leads to, and where the byte meant is from it."""
         part = ref.part
         if part is None:
-            return self._external(ref.external), 0
+            return self._external(ref.external), ref.at
         old = self.changes.original(part)
         if part.is_func and old is not None and not part.is_cold:
             if id(part) in self._changed and (ref.branch or ref.at):
                 # a call, or a label inside the function
-                return self._include(part)
-            return self._original(old, user), 0
-        if part.is_func and old is None and not (ref.branch or part is user or part.is_cold or part.is_clone):
+                return self._place(part, ref.at)
+            return self._running(old, user), ref.at
+        if part.is_func and old is None and not (ref.branch or part is user or part.is_cold or part.is_clone
+                                                 or user.name.startswith(tables.KEY)):
             self.into.notes.append(f"{user.name} has the address of {part.name}(), which goes with the patch: what "
                                    "keeps it has to let go of it in a callback, before the patch is unloaded")
         if old is None or part.is_fresh or part.is_cold:
             # what is new, and what each copy of the code has for itself
-            return self._include(part)
-        return self._original(old, user), 0
+            return self._place(part, ref.at)
+        name = self.running.original(old, user)
+        return self._place(part, ref.at) if name is None else (self.into.refer(name), ref.at)
 
-    def _original(self, part: Part, user: Part) -> Symbol:
-        """Return the symbol for what the running kernel has already."""
-        name = self.running.original(part, user)
-        return self._include(part)[0] if name is None else self.into.undefined(name)
+    def _running(self, old: Part, user: Part) -> Symbol:
+        """Return the symbol for a function or variable that the running kernel has already."""
+        name = self.running.original(old, user)
+        if name is None:
+            raise BuildError(f"{user.name} refers to {old.name}, which the running kernel has under no name",
+                             kind="unresolved", symbol=old.name, file=self.source)
+        return self.into.refer(name)
 
     def _external(self, name: str) -> Symbol:
         """Return the symbol for what another source defines."""
@@ -298,26 +367,29 @@ class Extractor:
             if (owner, name) in self.into.new:
                 other, part = self.into.new[owner, name]
                 return other.take(part)
-        return self.into.undefined(self.running.external(name))
+        return self.into.refer(self.running.external(name))
 
     # ---- tables ----
 
     def _add_entry(self, part: Part, entry: Entry, code: Section, start: int) -> None:
         if entry.table == tables.JUMPS and not self._jump_label(part, entry, code, start):
             return
-        flags = SHF_ALLOC if not entry.table.startswith(".discard") else 0
-        if entry.table in (tables.BUGS, tables.JUMPS):
-            flags |= SHF_WRITE
+        if entry.table.startswith(tables.RUNTIME):
+            raise BuildError(f"the kernel writes a constant into {part.name}() when it boots, and no module can have "
+                             f"that ({entry.table})", kind="registration", symbol=part.name, file=self.source)
+        origin = self.patched.object.section(entry.table)
+        assert origin is not None
+        flags = origin.flags & ~SHF_ALLOC if entry.table.startswith(".discard") else origin.flags
         table = self._table(entry.table, flags, shared=True)
-        table.align = max(table.align, 8 if entry.table in (tables.JUMPS, ".parainstructions", tables.TRACED) else 1)
+        table.align = max(table.align, origin.align)
         at = table.size
         table.data += entry.data
         table.size = len(table.data)
         for ref in entry.refs:
             if ref.part is part:
-                # the code that it is about is the new one, whatever the reference looks like
-                symbol, where = self._made[id(part)]
-                table.relocs.append(Reloc(at + ref.offset, ref.type, symbol, where + ref.at - ref.bias))
+                # the code that it is about is the new one; objtool wants a place to be named by the section
+                table.relocs.append(Reloc(at + ref.offset, ref.type, self._section_symbol(code),
+                                          start + ref.at - ref.bias))
             else:
                 self._relocate(table, at + ref.offset, ref, part)
 

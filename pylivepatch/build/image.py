@@ -47,12 +47,14 @@ class Image:
         path: The file.
         symbols: Its symbols, in the order in which the livepatch core counts them.
         imports: For a module, the names of what it takes from elsewhere, by the addresses made up for them.
+        initial: For a module, the symbols of what is there at init only; the kernel's own are among the others.
     """
 
     name: str
     path: Path
     symbols: Kallsyms
     imports: dict[int, str] = field(default_factory=dict, repr=False)
+    initial: Kallsyms = field(default_factory=lambda: Kallsyms([]), repr=False)
     _starts: list[int] = field(default_factory=list, repr=False)
     _parts: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
 
@@ -76,7 +78,7 @@ class Image:
         except ELFError as error:
             raise BadDataError(f"{path} is no kernel image: {error}") from error
         loaded.sort(key=lambda part: part[0])
-        return cls(VMLINUX, path, symbols, {}, [address for address, _, _ in loaded],
+        return cls(VMLINUX, path, symbols, {}, Kallsyms([]), [address for address, _, _ in loaded],
                    [(size, data) for _, size, data in loaded])
 
     @classmethod
@@ -97,13 +99,15 @@ class Image:
                 at += section.size
         imports: dict[int, str] = {}
         address: dict[int, int] = {}
-        symbols = []
+        symbols: list[KernelSymbol] = []
+        initial: list[KernelSymbol] = []
         for symbol in file.symbols:
             if symbol.section is not None and id(symbol.section) in base:
                 address[id(symbol)] = place = base[id(symbol.section)] + symbol.value
-                if symbol.name and symbol.type != STT_FILE and not _init(symbol.section):
+                if symbol.name and symbol.type != STT_FILE:
                     letter = "t" if symbol.section.executable else "d"
-                    symbols.append(KernelSymbol(place, letter.upper() if symbol.bind else letter, symbol.name))
+                    known = KernelSymbol(place, letter.upper() if symbol.bind else letter, symbol.name)
+                    (initial if _init(symbol.section) else symbols).append(known)
             elif symbol.undefined and symbol.name:
                 address[id(symbol)] = place = _IMPORTS + _IMPORT * len(imports)
                 imports[place] = symbol.name
@@ -114,7 +118,7 @@ class Image:
                 _relocate(section, base[id(section)], address)
         parts = sorted((base[id(section)], section.size, bytes(section.data))
                        for section in file.sections if id(section) in base)
-        return cls(name, path, Kallsyms(symbols), imports, [start for start, _, _ in parts],
+        return cls(name, path, Kallsyms(symbols), imports, Kallsyms(initial), [start for start, _, _ in parts],
                    [(size, data) for _, size, data in parts])
 
     def release(self) -> str:
@@ -137,6 +141,10 @@ class Image:
         found = data[offset:offset + size]
         return found + bytes(min(size, length - offset) - len(found))
 
+    def places(self, name: str) -> list[int]:
+        """Return where what is called *name* is, at init too."""
+        return self.symbols.addresses(name) + self.initial.addresses(name)
+
     def gone(self, address: int) -> bool:
         """Tell whether the kernel frees what is at *address* when it has booted."""
         begin, end = (self.symbols.addresses(name) for name in ("__init_begin", "__init_end"))
@@ -154,7 +162,7 @@ class Image:
         """Return the names of what is at *address*, of its own or imported."""
         if address in self.imports:
             return [self.imports[address]]
-        return self.symbols.names(address)
+        return self.symbols.names(address) or self.initial.names(address)
 
 
 def _init(section: Section) -> bool:

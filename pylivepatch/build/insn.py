@@ -11,6 +11,8 @@ from pathlib import Path
 from pylivepatch.build.elf import R_X86_64_PC32, R_X86_64_PLT32, Reloc, Section
 
 NOP2, NOP5 = b"\x66\x90", b"\x0f\x1f\x44\x00\x00"
+ENDBR = b"\xf3\x0f\x1e\xfa"
+"""The mark of what an indirect branch may lead to."""
 
 # Opcodes with an immediate operand behind an address: of one byte, or as wide as the operand.
 _IMM8 = frozenset({0x6B, 0x80, 0x82, 0x83, 0xC0, 0xC1, 0xC6})

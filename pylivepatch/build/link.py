@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pylivepatch.build import tables
 from pylivepatch.build.elf import (
+    R_X86_64_NONE,
     SHN_LIVEPATCH,
     SHT_PROGBITS,
     STB_GLOBAL,
@@ -140,10 +142,11 @@ def link(
         BuildError: The module cannot be linked, or would not be resolved.
     """
     part = work / "extracted.o"
-    _static_call_keys(extract.object, symbols)
+    _static_call_keys(extract, symbols)
+    names = _Names.give(extract)
     extract.object.write(part)
     if objtool is not None:
-        _run(box, [*objtool, str(part)], work, "objtool")
+        _heed(_run(box, [*objtool, str(part)], work, "objtool"), names.meant)
     (work / ".extracted.o.cmd").write_text("")  # modpost looks there for sources
     (work / f"{about.name}_patch.c").write_text(glue(extract, about, symbols.image(VMLINUX).version()))
     (work / "Kbuild").write_text(
@@ -157,26 +160,64 @@ def link(
         argv.append(f"KBUILD_EXTRA_SYMBOLS={klpctl / 'Module.symvers'}")
     said = _run(box, [*argv, f"KCFLAGS={' '.join(flags)}", "modules"], work, "kbuild")
     made = work / f"{about.name}.ko"
+    _heed(said, {*names.meant, *extract.entries})
     if not made.exists():
         raise BuildError(f"kbuild made no module of the patch:\n{said}", kind="link")
     module = Object.open(made)
-    _livepatch(module)
+    for symbol in module.symbols:
+        symbol.name = names.own.get(symbol.name, symbol.name)
+    _enter(module, extract.entries)
+    _resolve(module, names.meant)
     _strip(module)
     module.sections.append(_section(_DIFF, about.diff.encode(errors="surrogateescape")))
     _check(module, symbols, klpctl)
     module.write(output)
 
 
-def _static_call_keys(extracted: Object, symbols: Symbols) -> None:
-    """Name the keys of static calls that are exported: objtool puts a key into the site of the call where it finds it.
+def _static_call_keys(extract: Extract, symbols: Symbols) -> None:
+    """Name the keys of static calls: objtool puts a key into the site of the call where it finds it.
 
     With the trampoline there instead the kernel looks for the key in a table of those that are not exported, and does
     not load the module when it finds none (static_call_add_module()).
     """
-    for symbol in list(extracted.symbols):
-        key = symbol.name.replace("__SCT__", "__SCK__", 1)
-        if symbol.undefined and symbol.name.startswith("__SCT__") and symbols.ordinary(key):
-            extracted.symbols.append(Symbol(key, bind=STB_GLOBAL))
+    for meant in list(extract.undefined):
+        name = meant if isinstance(meant, str) else meant.name
+        if name.startswith(tables.TRAMPOLINE) and (isinstance(meant, str) or meant.known):
+            key = name.replace(tables.TRAMPOLINE, tables.KEY, 1)
+            extract.refer(key if symbols.ordinary(key) else symbols.find(VMLINUX, key, name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What symbols are called until the module is linked: objtool must not take one for another of the same name.
+
+    Attributes:
+        meant: What the undefined ones mean.
+        own: What the others are called afterwards.
+    """
+
+    meant: dict[str, Livepatch | str]
+    own: dict[str, str]
+
+    @classmethod
+    def give(cls, extract: Extract) -> Self:
+        """Give names to what is not in the extracted object, and others to its own where those are the same."""
+        symbols = extract.object.symbols
+        exported = {meant for meant in extract.undefined if isinstance(meant, str)}
+        own = {}
+        for symbol in symbols:
+            if symbol.section is not None and symbol.name.partition(".cold")[0] in exported:
+                own[f"__klp_own_{symbol.name}"] = symbol.name
+                symbol.name = f"__klp_own_{symbol.name}"
+        taken = {symbol.name for symbol in symbols if symbol.section is not None} | exported
+        meant: dict[str, Livepatch | str] = {}
+        for number, (each, symbol) in enumerate(extract.undefined.items()):
+            if isinstance(each, str):
+                symbol.name = each
+            else:
+                symbol.name = each.name if each.known and each.name not in taken else f"__klp_ref_{number}"
+            meant[symbol.name] = each
+        return cls(meant, own)
 
 
 def _run(box: Sandbox, argv: Sequence[str], cwd: Path, what: str) -> str:
@@ -186,22 +227,54 @@ def _run(box: Sandbox, argv: Sequence[str], cwd: Path, what: str) -> str:
     return done.output()
 
 
+_COMPLAINT = re.compile(r"\b(?:objtool|modpost): ")
+_UNRESOLVED = re.compile(r'modpost: (?:"([^"]*)" \[[^]]*\] undefined!|suppressed \d+ unresolved symbol warnings)')
+
+
+def _heed(output: str, unresolved: Collection[str]) -> None:
+    """Refuse what objtool or modpost complains about: up to 6.15 they do so and succeed all the same.
+
+    Args:
+        output: What they wrote.
+        unresolved: Names that are resolved when they have seen the module.
+
+    Raises:
+        BuildError: They do. The module would lack what objtool makes: unwind data, mitigations.
+    """
+    lines = [line for line in output.splitlines() if _COMPLAINT.search(line)
+             and not ((found := _UNRESOLVED.search(line)) and (found[1] is None or found[1] in unresolved))]
+    if lines:
+        raise BuildError("what the kernel's build says of the extracted code makes it unfit for a patch:\n"
+                         + "\n".join(lines[:10]), kind="link")
+
+
+def _enter(module: Object, entries: Mapping[str, str]) -> None:
+    """Put the functions that are meant in the place of the names that they had before the module was linked."""
+    functions = {symbol.name: symbol for symbol in module.symbols
+                 if symbol.is_func and symbol.section is not None and symbol.section.name.startswith(".text.")}
+    for section in module.sections:
+        for reloc in section.relocs:
+            if reloc.symbol.undefined and reloc.symbol.name in entries:
+                reloc.symbol = functions[entries[reloc.symbol.name]]
+    module.symbols = [symbol for symbol in module.symbols if not (symbol.undefined and symbol.name in entries)]
+
+
 def _section(name: str, data: bytes) -> Section:
     return Section(name, SHT_PROGBITS, 0, bytearray(data), len(data))
 
 
-def _livepatch(module: Object) -> None:
-    """Move the relocations to placeholders into the sections that the livepatch core applies."""
+def _resolve(module: Object, names: Mapping[str, Livepatch | str]) -> None:
+    """Move the relocations that the livepatch core applies into sections of its own, and name what they refer to."""
     final: dict[str, Symbol] = {}
-    gone: set[int] = set()
+    undefined = {id(symbol): names[symbol.name] for symbol in module.symbols
+                 if symbol.undefined and symbol.name in names}
     for section in module.sections:
         kept: list[Reloc] = []
         for reloc in section.relocs:
-            meant = Livepatch.of(reloc.symbol.name)
-            if meant is None:
+            meant = undefined.get(id(reloc.symbol))
+            if meant is None or isinstance(meant, str):
                 kept.append(reloc)
                 continue
-            gone.add(id(reloc.symbol))
             symbol = final.setdefault(
                 meant.final, Symbol(meant.final, bind=STB_GLOBAL, shndx=SHN_LIVEPATCH))
             section.livepatch.setdefault(meant.needs, []).append(Reloc(reloc.offset, reloc.type, symbol, reloc.addend))
@@ -210,8 +283,7 @@ def _livepatch(module: Object) -> None:
                     f"{section.name} of the patch refers to {meant.name} of the module {meant.owner}, which is not "
                     "there yet when the kernel reads it", kind="static-key", symbol=meant.name)
         section.relocs = kept
-    module.symbols = [symbol for symbol in module.symbols
-                      if id(symbol) not in gone and Livepatch.of(symbol.name) is None]
+    module.symbols = [symbol for symbol in module.symbols if not isinstance(undefined.get(id(symbol)), Livepatch)]
     module.symbols += final.values()
 
 
@@ -241,7 +313,7 @@ def _check(module: Object, symbols: Symbols, klpctl: Path | None) -> None:
                              symbol=symbol.name)
     for section in module.sections:
         for reloc in [*section.relocs, *(reloc for relocs in section.livepatch.values() for reloc in relocs)]:
-            width = WIDTH.get(reloc.type)
+            width = 0 if reloc.type == R_X86_64_NONE else WIDTH.get(reloc.type)
             if width is None or reloc.offset + width > section.size:
                 raise BuildError(f"{section.name} of the patch has a relocation that cannot be (type {reloc.type} at "
                                  f"{reloc.offset:#x})", kind="link")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An object taken apart: functions, data, constants, and the table entries that belong to each function.
 
-It is compiled with a section for each function and variable, so that nearly every symbol is a section of its own;
-what has an explicit section (per-CPU data, scheduler text) is cut at the symbols.
+Nearly every symbol has a section of its own (see `assembly`); what is written in assembly is cut at the symbols.
 """
 
 from __future__ import annotations
@@ -103,6 +102,11 @@ class Part:
     align: int = 1
 
     @property
+    def labels(self) -> bool:
+        """Whether it is a table of places inside a function, which each copy of the function has for itself."""
+        return not self.is_func and any(ref.part is not None and ref.part.is_func and ref.at for ref in self.refs)
+
+    @property
     def data(self) -> bytes:
         """Its bytes, zeros for what has none in the file."""
         if self.section.type == SHT_NOBITS:
@@ -137,7 +141,7 @@ class Part:
     @property
     def is_fresh(self) -> bool:
         """Whether each copy of the code has its own: no name, or a static local of a macro such as WARN_ONCE()."""
-        return (not self.symbols or self.is_string or self.section.name == tables.DYNAMIC_DEBUG
+        return (not self.symbols or self.is_string or self.labels or self.section.name == tables.DYNAMIC_DEBUG
                 or (not self.is_global and bool(_FRESH.match(self.name) or _UNIQUE.match(self.name)))
                 or (self.name.startswith(_LITERAL) and not self.section.writable))
 
@@ -217,6 +221,8 @@ class Parts:
             part.symbols.sort(key=lambda symbol: -symbol.bind)
             part.name = part.symbols[0].name
             alone = len(parts) == 1
+            if alone:  # what the compiler gives no size for: the last member of a struct, an array of any length
+                part.size = section.size - part.start
             part.align = section.align if alone else min(section.align, (part.start & -part.start) or section.align)
             if part.is_func and part.start >= _LEAD and \
                     section.data[part.start - _LEAD:part.start] == b"\x90" * _LEAD:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pylivepatch.build.elf import STT_FUNC, Symbol
 from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.parts import Part
 from pylivepatch.build.runpre import Match
@@ -24,8 +23,10 @@ class Running:
         self.owner, self.match, self.symbols = owner, match, symbols
         self.source = match.source
 
-    def original(self, part: Part, user: Part) -> str | None:
-        """Return the name of the symbol for a part of the original; None for a constant without a name there.
+    def original(self, part: Part, user: Part) -> Livepatch | str | None:
+        """Return the symbol for a part of the original, or the name of an exported one.
+
+        None for a constant that has no name there.
 
         Raises:
             BuildError: It is gone after init, or nothing tells where it is.
@@ -40,16 +41,15 @@ class Running:
         for symbol in part.symbols:
             address = self.match.address(symbol.name)
             if address is None and symbol.bind:
-                return self.symbols.find(self.owner, symbol.name, self.source).placeholder
+                return self.symbols.find(self.owner, symbol.name, self.source)
             if address is not None:
-                self._check_same(symbol)
                 found = self.symbols.at(self.owner, self.owner, symbol.name, address)
                 if found is not None:
-                    return found.placeholder
+                    return found
         return self._by_name(part, user)
 
-    def external(self, name: str) -> str:
-        """Return the name of the symbol for what another source defines.
+    def external(self, name: str) -> Livepatch | str:
+        """Return the symbol for what another source defines, or its name when any module may refer to it.
 
         Raises:
             BuildError: There is none, or more than one.
@@ -62,8 +62,8 @@ class Running:
             if address is not None and address not in imports:
                 found = self.symbols.at(self.owner, self.owner, name, address)
                 if found is not None:
-                    return found.placeholder
-        return self.symbols.find(self.owner, name, self.source).placeholder
+                    return found
+        return self.symbols.find(self.owner, name, self.source)
 
     def owner_of(self, name: str) -> str:
         """Return which object has what another source defines."""
@@ -74,19 +74,11 @@ class Running:
         exports = self.symbols.exports
         return {exports[name].owner for name in self.match.image.imports.values() if name in exports}
 
-    def _check_same(self, symbol: Symbol) -> None:
-        """Make sure that a name means the same in the object for run-pre matching and in the one compared."""
-        pre = self.match.defined(symbol.name)
-        if pre is not None and pre.size != symbol.size and not symbol.type == STT_FUNC:
-            raise BuildError(
-                f"{symbol.name} of {self.source} is not the same variable in two compilations", kind="ambiguous",
-                symbol=symbol.name, file=self.source)
-
-    def _by_name(self, part: Part, user: Part) -> str | None:
+    def _by_name(self, part: Part, user: Part) -> Livepatch | None:
         """Fall back on a name that only one symbol of the object has, and this source."""
         places = self.symbols.image(self.owner).symbols.addresses(part.name)
         if len(places) == 1 and self.match.defined(part.name) is not None:
-            return Livepatch(self.owner, self.owner, part.name, 0).placeholder
+            return Livepatch(self.owner, self.owner, part.name, 0)
         if not part.section.writable and not part.is_func and not places:
             return None
         raise BuildError(

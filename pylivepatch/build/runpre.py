@@ -11,8 +11,9 @@ moves whole sections. So one address is looked for, the beginning of a section, 
 
 from __future__ import annotations
 
+import itertools
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
@@ -26,6 +27,10 @@ _CAUSE = (
     "is the source of exactly this kernel's package, its config and its compiler in use? "
     "--source, --config, --image and the compiler of CONFIG_CC_VERSION_TEXT name them"
 )
+_BTF_IDS = ".BTF_ids"
+"""Numbers of types, which resolve_btfids writes after the link."""
+
+_WIDEST = 8
 
 
 @dataclass(slots=True)
@@ -89,8 +94,29 @@ class Match:
             return base + symbol.value
         raise self._mismatch(symbol, base)
 
+    def prove(self) -> None:
+        """Make sure that every function of the source is what runs.
+
+        The exception is a weak one, of which another source has the one that runs.
+
+        Raises:
+            MismatchError: One is not, with the first differing instruction of both.
+        """
+        for symbol in self.pre.symbols:
+            if not (symbol.is_func and symbol.section is not None and symbol.section.executable and symbol.size):
+                continue
+            if symbol.bind == STB_WEAK and self._is_overridden(symbol):
+                continue
+            self.require(symbol.name)
+
+    def _is_overridden(self, symbol: Symbol) -> bool:
+        """Tell whether the image has a weak symbol elsewhere than this source's own would be."""
+        assert symbol.section is not None
+        base, places = self.bases.get(symbol.section.name), self.image.places(symbol.name)
+        return bool(places) and base is not None and base + symbol.value not in places
+
     def _mismatch(self, symbol: Symbol, base: int | None) -> BuildError:
-        places = [base + symbol.value] if base is not None else self.image.symbols.addresses(symbol.name)
+        places = [base + symbol.value] if base is not None else self.image.places(symbol.name)
         if not places:
             return MismatchError(
                 f"{self.image.name} has no function {symbol.name}, which {self.source} compiles to",
@@ -113,44 +139,54 @@ class _Masked:
     """A section of the object with the bytes that the linker or objtool writes left out."""
 
     def __init__(self, pre: Object, section: Section) -> None:
-        self.data, self.size = section.data, section.size
-        self.holes: list[tuple[int, int]] = [
-            (reloc.offset, WIDTH.get(reloc.type, 4)) for reloc in section.relocs]
+        self.section, self.data, self.size = section, section.data, section.size
+        self.holes = sorted((reloc.offset, WIDTH.get(reloc.type, 4)) for reloc in section.relocs)
         table = pre.section("__jump_table")
-        for reloc in table.relocs[::3] if table else []:
-            # objtool makes a nop of the jump at some labels, in vmlinux.o only from 6.2 on with IBT
-            if reloc.symbol.section is section:
-                at = reloc.symbol.value + reloc.addend
-                self.holes.append((at, insn.jump_size(section.data, at)))
-        self.holes.sort()
+        self.labels = {at: insn.jump_size(section.data, at) for at in (
+            reloc.symbol.value + reloc.addend for reloc in (table.relocs[::3] if table else [])
+            if reloc.symbol.section is section)}
+
+    def nops(self, run: bytes | bytearray, start: int) -> list[tuple[int, int]]:
+        """Return which jump labels are nops in *run*, the image's bytes from offset *start* of the section.
+
+        objtool makes them from jumps: in vmlinux.o only from 6.2 on with IBT.
+        """
+        return [(at, size) for at, size in self.labels.items()
+                if 0 <= at - start < len(run) and run[at - start:at - start + size] in (insn.NOP2, insn.NOP5)]
 
     def differs(self, symbol: Symbol, image: Image, place: int) -> int:
         """Return the offset in *symbol* of the first byte that differs from the image at *place*; its size if none."""
-        pre = bytearray(self.data[symbol.value:symbol.value + symbol.size])
         run = bytearray(image.read(place, symbol.size))
-        if len(run) < len(pre):
+        if len(run) < symbol.size:
             return 0
-        for at, size in self.holes:
-            start, end = max(at - symbol.value, 0), min(at + size - symbol.value, symbol.size)
-            if start < end:
-                pre[start:end] = run[start:end] = bytes(end - start)
+        pre = self._masked(run, symbol.value)
         if pre == run:
             return symbol.size
         return next(offset for offset, (a, b) in enumerate(zip(pre, run, strict=True)) if a != b)
 
-
     def differing(self, image: Image, base: int) -> list[tuple[int, str]]:
         """Return where the section differs from the image at *base*, and how."""
+        if self.section.name == _BTF_IDS:
+            return []
         run = bytearray(image.read(base, self.size))
         if len(run) < self.size:
             return [(0, "there is more than the image has")]
-        pre = bytearray(self.data)
-        for at, size in self.holes:
-            pre[at:at + size] = run[at:at + size]
+        pre = self._masked(run, 0)
         if pre == run:
             return []
         return [(offset, f"{a:#04x} was compiled at {offset:#x}, and the image has {b:#04x}")
                 for offset, (a, b) in enumerate(zip(pre, run, strict=True)) if a != b]
+
+    def _masked(self, run: bytearray, start: int) -> bytearray:
+        """Return the section's bytes from *start*, with those of *run* in the holes."""
+        pre = bytearray(self.data[start:start + len(run)])
+        first = bisect_left(self.holes, (start - _WIDEST, 0))
+        for at, size in (*itertools.takewhile(lambda hole: hole[0] < start + len(run), self.holes[first:]),
+                         *self.nops(run, start)):
+            low, high = max(at - start, 0), min(at - start + size, len(run))
+            if low < high:
+                pre[low:high] = run[low:high]
+        return pre
 
 
 def match(source: str, pre: Object, image: Image) -> Match:
@@ -182,14 +218,14 @@ def _place(found: Match, section: Section, functions: list[Symbol]) -> None:
     votes: Counter[int] = Counter()
     results: dict[tuple[int, int], int] = {}
     for symbol in functions:
-        for address in set(found.image.symbols.addresses(symbol.name)):
+        for address in set(found.image.places(symbol.name)):
             differs = results[id(symbol), address] = masked.differs(symbol, found.image, address)
             if differs == symbol.size:
                 votes[address - symbol.value] += 1
     if not votes:
         for symbol in functions:
             found.differing[symbol.name] = max(
-                (results[id(symbol), address] for address in found.image.symbols.addresses(symbol.name)), default=0)
+                (results[id(symbol), address] for address in found.image.places(symbol.name)), default=0)
         return
     (base, most), *others = votes.most_common(2)
     if others and others[0][1] == most:
@@ -246,7 +282,11 @@ def _infer(found: Match) -> None:
     while pending:
         section = pending.pop()
         spans = sorted((start, end, name) for (owner, start, end), name in matched.items() if owner == id(section))
+        masked, base = _Masked(found.pre, section), found.bases[section.name]
+        nops = masked.nops(found.image.read(base, section.size), 0)
         for reloc in section.relocs:
+            if any(at <= reloc.offset < at + size for at, size in nops):
+                continue
             function = ""
             if section.executable:
                 function = next((name for start, end, name in spans if start <= reloc.offset < end), "")
@@ -254,7 +294,7 @@ def _infer(found: Match) -> None:
                     continue
             if reloc.type not in WIDTH:
                 continue
-            value = _value(found.image, reloc, found.bases[section.name])
+            value = _value(found.image, reloc, base)
             if value is None:
                 continue
             target = reloc.symbol.section
@@ -274,11 +314,11 @@ def _infer(found: Match) -> None:
                     found.globals.setdefault(reloc.symbol.name, value)
                     if reloc.symbol.bind == STB_WEAK:
                         continue
-                base = value - reloc.symbol.value
+                place = value - reloc.symbol.value
                 if target.name not in found.bases:
-                    found.bases[target.name] = base
+                    found.bases[target.name] = place
                     pending.append(target)
-                elif found.bases[target.name] != base and function:
+                elif found.bases[target.name] != place and function:
                     name = reloc.symbol.name or target.name
                     found.conflicts.setdefault(function, f"it refers to {name} at another place than the others do")
     _compare_data(found, uses, strings)
@@ -316,7 +356,7 @@ def _compare_data(
         if section.name not in found.bases:
             continue
         symbol = own.get((id(section), at))
-        known = found.image.symbols.addresses(symbol.name) if symbol is not None else []
+        known = found.image.places(symbol.name) if symbol is not None else []
         if symbol is not None and known and found.bases[section.name] + at not in known:
             found.conflicts.setdefault(function, f"{symbol.name} is not where it refers to {symbol.name}")
         if section.type == SHT_NOBITS:

@@ -14,8 +14,6 @@ from pathlib import Path
 from pylivepatch.build.image import VMLINUX, Image
 from pylivepatch.errors import BuildError
 
-_MARK = "klp!"
-
 
 @dataclass(frozen=True, slots=True)
 class Livepatch:
@@ -26,17 +24,15 @@ class Livepatch:
         owner: The object that has it.
         name: Its name there.
         sympos: Which of several, from 1; 0 when there is one.
+        known: Whether objtool may know it by its name: a global symbol of vmlinux. It knows which functions do not
+            return, which are trampolines of static calls, and more.
     """
 
     user: str
     owner: str
     name: str
     sympos: int
-
-    @property
-    def placeholder(self) -> str:
-        """The name that it goes by while the module is linked; one that objtool takes for no name it knows."""
-        return f"{_MARK}{self.user}!{self.owner}!{self.name}!{self.sympos}"
+    known: bool = False
 
     @property
     def final(self) -> str:
@@ -47,14 +43,6 @@ class Livepatch:
     def needs(self) -> str:
         """The object that the core waits for before it writes the reference."""
         return VMLINUX if self.owner == VMLINUX else self.user
-
-    @classmethod
-    def of(cls, placeholder: str) -> Livepatch | None:
-        """Read a placeholder; None for any other name."""
-        if not placeholder.startswith(_MARK):
-            return None
-        user, owner, name, sympos = placeholder.removeprefix(_MARK).split("!")
-        return cls(user, owner, name, int(sympos))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +116,8 @@ class Symbols:
         if image.gone(address):
             raise BuildError(f"{name} is gone after init", kind="init", symbol=name,
                              remedy="use nothing that is marked __init, __initdata or __exit")
-        return Livepatch(user, image.name, name, image.symbols.sympos(name, address))
+        known = image.name == VMLINUX and name not in self.exports and image.symbols.is_global(name, address)
+        return Livepatch(user, image.name, name, image.symbols.sympos(name, address), known)
 
     def find(self, user: str, name: str, file: str) -> Livepatch:
         """Return the livepatch symbol for the global symbol *name*, which another source defines.

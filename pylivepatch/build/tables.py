@@ -11,7 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pylivepatch.build.elf import Section
+from pylivepatch.build.elf import SHT_NOBITS, Section
+
+TRAMPOLINES = ".static_call.text"
+"""Code that static calls go through: objtool knows it by the section."""
+TRAMPOLINE, KEY = "__SCT__", "__SCK__"
+"""What the names of a static call begin with: that of its code, and that of the variable with what it calls."""
+
+JUMP_TABLES = frozenset({".rodata..c_jump_table", ".data.rel.ro.c_jump_table"})
+"""Where objtool looks for the places that a jump through a table leads to."""
 
 DYNAMIC_DEBUG = "__dyndbg"
 TRACED = "__mcount_loc"
@@ -23,6 +31,9 @@ DETOURS = ".altinstr_aux"
 
 UNNAMED_CODE = frozenset({REPLACEMENTS, DETOURS})
 """Code that no symbol names."""
+
+KEPT = UNNAMED_CODE | JUMP_TABLES | {DYNAMIC_DEBUG, TRAMPOLINES}
+"""Sections that mean something by their name in a module, too."""
 
 SIZES = {
     BUGS: 12,
@@ -53,6 +64,33 @@ CALLBACKS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
 
 CALLBACK, STATE = ".klpctl.", ".klpctl.state"
 
+RUNTIME = ("runtime_ptr_", "runtime_shift_")
+"""Places in the code of vmlinux into which the kernel writes constants when it boots; see `assembly.for_module`."""
+
+ENTRIES = ".rodata.klp_entries"
+"""Pointers to what the livepatch core calls, for objtool."""
+
+PERCPU = ".data..percpu"
+PERCPU_ALIGN = 1024
+"""The widest alignment that per-CPU variables of modules can count on: all of them share 8 KiB."""
+
+_PLAIN = re.compile(r"\.(?:data|bss|rodata)(?:\.[^.]|\Z)"
+                    r"|\.data\.\.(?:read_mostly|ro_after_init|cacheline_aligned|page_aligned)|\.bss\.\.page_aligned|\.ref\.(?:ro)?data|\.data\.once|\.data\.\.once")
+
+
+def is_percpu(name: str) -> bool:
+    """Tell whether a section has variables of which each processor has its own."""
+    return name.startswith(PERCPU) and "decrypted" not in name
+
+
+def data_kind(section: Section) -> str | None:
+    """Return the kind of section that data of *section* goes to in a module; None when it would not be the same."""
+    if not _PLAIN.match(section.name):
+        return None
+    if section.type == SHT_NOBITS:
+        return ".bss"
+    return ".data" if section.writable else ".rodata"
+
 
 def dropped(name: str) -> bool:
     """Tell whether a section is of no use in a patch, or is made anew when the module is linked."""
@@ -61,7 +99,8 @@ def dropped(name: str) -> bool:
 
 def is_table(name: str) -> bool:
     """Tell whether a section's entries go where the function goes that they are about."""
-    return name in SIZES or name == ALTERNATIVES or (name.startswith(".discard") and not dropped(name))
+    return (name in SIZES or name == ALTERNATIVES or name.startswith(RUNTIME)
+            or (name.startswith(".discard") and not dropped(name)))
 
 
 def is_init(name: str) -> bool:

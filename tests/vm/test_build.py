@@ -17,6 +17,7 @@ import pytest
 
 from pylivepatch import BadDataError, BuildError, MismatchError, lab
 from pylivepatch.build import Target, build, for_series
+from pylivepatch.build.elf import Object
 from pylivepatch.build.tree import prepare
 from pylivepatch.build.units import units
 from pylivepatch.lab import cache
@@ -144,6 +145,19 @@ def test_the_same_input_gives_the_same_bytes(target: Target, modules: Path, tmp_
         again = tmp_path / f"plp_{name}.ko"
         build([modules / f"{name}.diff"], target=target, output=again, description=named(name).covers)
         assert again.read_bytes() == (modules / f"plp_{name}.ko").read_bytes()
+
+
+def test_what_is_entered_keeps_its_mark(modules: Path) -> None:
+    """The mark of indirect branches stays on what the livepatch core enters: nothing else points there."""
+    for path in modules.glob("*.ko"):
+        module = Object.open(path)
+        pointed, sealed = (
+            {(id(reloc.symbol.section), reloc.symbol.value + reloc.addend) for section in module.sections
+             if section.name.startswith(name) for reloc in section.relocs
+             if reloc.symbol.section is not None and reloc.symbol.section.executable}
+            for name in (".data", ".ibt_endbr_seal"))
+        assert pointed, path
+        assert not pointed & sealed, path
 
 
 def test_several_diffs_in_one_patch(target: Target, tree: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from pylivepatch.build.image import Image
 from pylivepatch.build.parts import Parts
 from pylivepatch.build.runpre import match
 
-FLAGS = ("-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-fno-asynchronous-unwind-tables",
-         "-fcf-protection=none", "-mcmodel=kernel", "-fno-jump-tables", "-gbtf")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from compiling import made
+
 BASE = """
 extern int puts(const char *);
 struct thing { int a; long b; };
@@ -32,10 +35,13 @@ __attribute__((section(".init.text"))) int begin(void) { return puts("begin"); }
 
 
 def compiled(folder: Path, text: str, name: str = "x") -> Object:
-    """Compile a text as the builder does."""
-    (folder / f"{name}.c").write_text(text)
-    subprocess.run(["gcc", *FLAGS, "-o", folder / f"{name}.o", folder / f"{name}.c"], check=True)
-    return Object.open(folder / f"{name}.o")
+    """Compile a text."""
+    return made(folder, text, name).named
+
+
+def types(folder: Path, text: str, name: str = "x") -> Object:
+    """Return the types of a text."""
+    return made(folder, text, name).types
 
 
 def changes(folder: Path, old: str, new: str) -> Changes:
@@ -135,17 +141,17 @@ def test_what_cannot_change(tmp_path: Path, old: str, new: str, kind: str, symbo
 ])
 def test_types_that_change(tmp_path: Path, old: str, new: str, words: str) -> None:
     """A struct that exists already must stay as it is."""
-    before = compiled(tmp_path, BASE)
-    layout.check("x.c", before, compiled(tmp_path, BASE, "y"), set())
+    before = types(tmp_path, BASE)
+    layout.check("x.c", before, types(tmp_path, BASE, "y"), set())
     with pytest.raises(BuildError, match="struct thing changes") as caught:
-        layout.check("x.c", before, compiled(tmp_path, BASE.replace(old, new), "y"), set())
+        layout.check("x.c", before, types(tmp_path, BASE.replace(old, new), "y"), set())
     assert caught.value.kind == "layout"
     assert words in str(caught.value) or "its size" in str(caught.value)
 
 
 def test_how_an_exported_function_is_called(tmp_path: Path) -> None:
     """Its arguments stay as they are; those of others may change."""
-    before, after = (compiled(tmp_path, f"long f({argument} a) {{ return a; }}", name)
+    before, after = (types(tmp_path, f"long f({argument} a) {{ return a; }}", name)
                      for argument, name in (("int", "x"), ("long", "y")))
     layout.check("x.c", before, after, set())
     with pytest.raises(BuildError, match=r"f\(\) is exported, and changes from function \(int\)") as caught:
@@ -162,7 +168,7 @@ def test_how_an_exported_function_is_called(tmp_path: Path) -> None:
 def test_what_has_a_type_without_a_name(tmp_path: Path, text: str, old: str, new: str, words: str) -> None:
     """It must stay as it is, too."""
     with pytest.raises(BuildError, match=words) as caught:
-        layout.check("x.c", compiled(tmp_path, text), compiled(tmp_path, text.replace(old, new), "y"), set())
+        layout.check("x.c", types(tmp_path, text), types(tmp_path, text.replace(old, new), "y"), set())
     assert caught.value.kind == "layout"
 
 
@@ -210,12 +216,14 @@ int fourth(void) { b += 3; a += 7; return a + 5; }
 ])
 def test_another_source_has_other_contents(tmp_path: Path, old: str, new: str, name: str) -> None:
     """A function is what runs when its strings, its tables and what it refers to are, too."""
-    compiled(tmp_path, RUN, "run")
-    flags = [flag for flag in FLAGS if not flag.endswith("-sections")]
-    for text, file in ((RUN, "run"), (RUN.replace(old, new), "pre")):
-        (tmp_path / f"{file}.c").write_text(text)
-        subprocess.run(["gcc", *flags, "-o", tmp_path / f"{file}.o", tmp_path / f"{file}.c"], check=True)
-    found = match("x.c", Object.open(tmp_path / "pre.o"), Image.module("run", tmp_path / "run.o"))
+    made(tmp_path, RUN, "run")
+    found = match("x.c", made(tmp_path, RUN.replace(old, new), "pre").plain,
+                  Image.module("run", tmp_path / "run-plain.o"))
+    if name:
+        with pytest.raises(MismatchError, match="not what runs"):
+            found.prove()
+    else:
+        found.prove()
     for each in ("first", "second", "third", "fourth"):
         if each == name:
             with pytest.raises(MismatchError, match="not what runs"):

@@ -26,6 +26,33 @@ def shell(command: str) -> str:
                           check=False, timeout=SECONDS).stdout
 
 
+class Log(KernelLog):
+    """The kernel's log, in which one kind of warning is expected as a whole: registers, stack, what else it prints."""
+
+    def __init__(self, warning: str = "") -> None:
+        super().__init__()
+        self._warning = warning
+        self.stacks: list[list[str]] = []
+
+    def records(self) -> list[tuple[int, str]]:
+        """Level and text of all records but those of the warnings that are expected."""
+        kept: list[tuple[int, str]] = []
+        block: list[tuple[int, str]] = []
+        for record in super().records():
+            if block or "[ cut here ]" in record[1]:
+                block.append(record)
+            else:
+                kept.append(record)
+            if "[ end trace" in record[1]:
+                texts = [text for _, text in block]
+                if self._warning and any(self._warning in text for text in texts):
+                    self.stacks.append(texts)
+                else:
+                    kept += block
+                block = []
+        return kept + block
+
+
 def seen(case: dict[str, Any]) -> bool:
     """Tell whether the patch's effect is there."""
     case["said"] = shell(case["check"])
@@ -35,11 +62,9 @@ def seen(case: dict[str, Any]) -> bool:
 def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
     """Load, enable, look, revert, look, unload; twice enabled when it is registered."""
     name = case["name"]
-    log = KernelLog()
+    log = Log(case["warning"])
     if case["log"]:
         log.expect(case["log"])
-        if name == "warning":
-            log.expect(".")  # registers, stack, what else a warning prints
     for module in case["modules"]:
         subprocess.run(["modprobe", module], check=True)
     assert not seen(case), "before the patch"
@@ -63,6 +88,15 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
     for module in [*case["modules"], *case["late"]]:
         subprocess.run(["rmmod", module], check=True)
     log.check()
+    if case["warning"]:
+        assert log.stacks, "the kernel did not warn"
+        for stack in log.stacks:
+            at = next(number for number, text in enumerate(stack) if "Call Trace" in text)
+            frames = [text for text in stack[at + 1:] if re.search(r"^ .*\+0x\w+/0x", text)]
+            sure = [text for text in frames if not text.startswith(" ?")]
+            there = any(re.search(rf"^RIP: .*\[plp_{name}\]$", text) for text in stack)
+            whole = there and len(sure) > 2 and sure[0] == frames[0]
+            assert whole, "\n".join(["the stack ends in the patch:", *stack])
 
 
 def main(folder: Path) -> int:

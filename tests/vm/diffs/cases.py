@@ -1,80 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What the builder is shown to do, and to refuse: edits of the kernel's source, with what they must come to.
-
-An edit replaces one piece of text by another, so that the same case is good for every version of the source that has
-that text; the test makes a unified diff of it, with `diff`'s own context.
-"""
+"""What the builder is shown to do, and to refuse, file by file of the kernel's source."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A piece of text of a source file, and what comes in its place."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """A change that becomes a patch.
-
-    Attributes:
-        name: Its name, which becomes the patch's.
-        covers: What it shows.
-        edits: The change; each element is a diff of its own.
-        funcs: What the patch must replace, and nothing else.
-        check: A shell command, run in the guest.
-        after: What it prints when the patch is enabled, and does not print otherwise.
-        modules: Modules to load before the patch.
-        late: Modules to load when the patch is enabled already.
-        log: What the kernel may say meanwhile.
-        foreign: Whether it is built as an ordinary livepatch module.
-        replace: Whether it replaces all patches before it.
-        sympos: Whether a function's name must not be unique.
-    """
-
-    name: str
-    covers: str
-    edits: tuple[Edit, ...]
-    funcs: frozenset[str]
-    check: str
-    after: str
-    modules: tuple[str, ...] = ()
-    late: tuple[str, ...] = ()
-    log: str = ""
-    foreign: bool = False
-    replace: bool = False
-    sympos: bool = False
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A change that must not become a patch.
-
-    Attributes:
-        name: Its name.
-        edits: The change, or the text of a diff.
-        kind: `BuildError.kind`.
-        symbol: `BuildError.symbol`, or "".
-        words: What the message says.
-    """
-
-    name: str
-    edits: tuple[Edit, ...] | str
-    kind: str
-    symbol: str = ""
-    words: str = ""
-
-
-def one(file: str, old: str, new: str) -> tuple[Edit, ...]:
-    """Return a change of one place."""
-    return (Edit(file, old, new),)
-
+from case import Case, Edit, Refused, one
+from kinds import KINDS
 
 VERSION = "fs/proc/version.c"
 VERSION_SHOW = "static int version_proc_show(struct seq_file *m, void *v)\n{\n"
@@ -93,6 +23,7 @@ KSYSFS = "kernel/ksysfs.c"
 
 
 CASES = (
+    *KINDS,
     Case("static_local", "a new static local and a new string",
          one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + '	static int reads;\n\n	seq_printf(m, "plp=%d ", ++reads);\n'),
          frozenset({"cmdline_proc_show"}), "cat /proc/cmdline", "plp=[0-9]+ "),
@@ -142,7 +73,7 @@ CASES = (
     Case("warning", "a warning that fires: a bug table",
          one(VERSION, VERSION_SHOW, VERSION_SHOW + '	WARN(1, "plp: a warning of the patch");\n	seq_puts(m, "plp ");\n'),
          frozenset({"version_proc_show"}), "cat /proc/version; dmesg | grep -c 'plp: a warning'",
-         "plp Linux(.|\n)*^[1-9]", log="plp: a warning of the patch"),
+         "plp Linux(.|\n)*^[1-9]", warning="plp: a warning of the patch"),
     Case("jump_label", "a static key of vmlinux that is not exported",
          one(LOADAVG, "static int loadavg_proc_show",
              "extern struct static_key_false sched_schedstats;\n\nstatic int loadavg_proc_show")
