@@ -264,7 +264,9 @@ class _Job:
         orig, patched = Parts(before.named), Parts(after.named)
         if before.types_digest != after.types_digest:
             exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
-            for name in sorted(layout.check(unit.source, before.types, after.types, exported)):
+            found = layout.check(unit.source, before.types, after.types, exported)
+            self.notes += [note for note in found.notes if note not in self.notes]
+            for name in sorted(found.recalled):
                 part = orig.named(name)
                 if part is not None and part.is_global:
                     self._check_callers(name, unit.source, {one.source for one in touched})

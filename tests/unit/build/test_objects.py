@@ -137,7 +137,7 @@ def test_what_cannot_change(tmp_path: Path, old: str, new: str, kind: str, symbo
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("int a; long b;", "int a; long b; int c;", "c is new"),
     ("int a; long b;", "long b; int a;", "a is"),
-    ("int a; long b;", "unsigned int a; long b;", "a is"),
+    ("int a; long b;", "_Bool a; long b;", "a is"),
 ])
 def test_types_that_change(tmp_path: Path, old: str, new: str, words: str) -> None:
     """A struct that exists already must stay as it is."""
@@ -170,6 +170,49 @@ def test_what_has_a_type_without_a_name(tmp_path: Path, text: str, old: str, new
     with pytest.raises(BuildError, match=words) as caught:
         layout.check("x.c", types(tmp_path, text), types(tmp_path, text.replace(old, new), "y"), set())
     assert caught.value.kind == "layout"
+
+
+CIRCLE = """
+extern int ext1(int), ext2(int);
+int __attribute__((noinline)) A(int, int) __asm__("a.constprop.0");
+int __attribute__((noinline)) B(int, int) __asm__("b.constprop.0");
+int x(int n) { return A(n, 1) + 1; }
+int y(int n) { return B(n, 1) + 2; }
+int __attribute__((noinline)) A(int n, int m) { return n ? B(n - 1, m) : 3; }
+int __attribute__((noinline)) B(int n, int m) { return n ? ext1(A(n - 2, m)) : 4; }
+"""
+
+
+def test_clones_that_call_each_other(tmp_path: Path) -> None:
+    """When one of them changes, the callers of both change: what was found equal under way is not kept."""
+    found = compare("x.c", *(Parts(compiled(tmp_path, text, name)) for text, name in (
+        (CIRCLE, "x"), (CIRCLE.replace("? ext1", "? ext2"), "y"))))
+    assert names(found) == {"x", "y"}
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("static unsigned long v;", "static struct { unsigned a, b; } v;", "the type of v changes"),
+    ("static struct one *v;", "static struct two *v;", "the type of v changes"),
+    ("struct one { int a; long b, c; };", "struct one_and_more { int a; long more, b, c; };\n#define one one_and_more",
+     "struct one becomes struct one_and_more"),
+])
+def test_state_under_another_type(old: str, new: str, words: str, tmp_path: Path) -> None:
+    """A variable keeps its type, and a type that goes on under another name what it has."""
+    text = ("struct one { int a; long b, c; };\nstruct two { int b; long a, c; };\nstruct one *made(void);\n"
+            f"{old if 'v;' in old else ''}\nlong f(void) {{ struct one *o = made(); return o->a + o->b; }}\n"
+            + ("void *g(void) { return &v; }" if "v;" in old else ""))
+    with pytest.raises(BuildError, match=words) as caught:
+        layout.check("x.c", types(tmp_path, text), types(tmp_path, text.replace(old, new), "y"), set())
+    assert caught.value.kind == "layout"
+
+
+def test_what_is_as_good(tmp_path: Path) -> None:
+    """A struct that changes its name only, and a number that is read with a sign, are no change of what there is."""
+    text = "struct one { int a; unsigned long b; };\nlong f(struct one *o) { return o->a + o->b; }"
+    before = types(tmp_path, text)
+    assert not layout.check("x.c", before, types(tmp_path, text.replace("one", "first"), "y"), set()).notes
+    [note] = layout.check("x.c", before, types(tmp_path, text.replace("unsigned long", "long"), "z"), set()).notes
+    assert "b is long at bit 64 instead of unsigned long at bit 64" in note
 
 
 TWO = """
