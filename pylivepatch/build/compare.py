@@ -176,18 +176,26 @@ class _Comparison:
                                 if id(old) not in self._paired_originals and not old.is_clone and not old.is_cold]
 
     def _equal(self, old: Part, new: Part) -> bool:
-        """Compare content; a comparison that is under way is taken to succeed, for what refers to itself."""
+        """Compare content; a comparison that is under way is taken to succeed, for what refers to itself.
+
+        When it does not, what was found equal meanwhile may rest on it, and is forgotten.
+        """
         key = id(old), id(new)
         if key in self._known:
             return self._known[key]
         self._known[key] = True
+        before = len(self._known)
         result = (
             old.size == new.size
             and old.section.type == new.section.type
             and self._same_bytes(old.data, old.refs, new.data, new.refs)
             and self._same_entries(old, new)
         )
-        self._known[key] = result
+        if not result:
+            for later in list(self._known)[before:]:
+                if self._known[later]:
+                    del self._known[later]
+            self._known[key] = False
         return result
 
     def _same_bytes(self, old: bytes, old_refs: list[Ref], new: bytes, new_refs: list[Ref]) -> bool:
