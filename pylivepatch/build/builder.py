@@ -19,8 +19,9 @@ from pylivepatch.build.compiler import Compiled, Compiler
 from pylivepatch.build.diff import Applied, Diff, FileDiff
 from pylivepatch.build.external import External, ExternalTree
 from pylivepatch.build.extract import Extract, Extractor
+from pylivepatch.build.glue import About, module_name
 from pylivepatch.build.image import VMLINUX, Image
-from pylivepatch.build.link import About, link, module_name
+from pylivepatch.build.link import link
 from pylivepatch.build.parts import Parts
 from pylivepatch.build.result import BuildResult, BuiltFunc
 from pylivepatch.build.runpre import Match, match
