@@ -66,7 +66,7 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
     if case["log"]:
         log.expect(case["log"])
     for module in case["modules"]:
-        subprocess.run(["modprobe", module], check=True)
+        subprocess.run(["modprobe", *module.split()], check=True)
     assert not seen(case), "before the patch"
     patch = core.load(folder / f"plp_{name}.ko")
     if case["foreign"]:
@@ -76,7 +76,7 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
         assert not seen(case), "loaded, and not enabled"
         patch.enable(timeout=SECONDS)
     for module in case["late"]:
-        subprocess.run(["modprobe", module], check=True)
+        subprocess.run(["modprobe", *module.split()], check=True)
     assert seen(case), f"enabled: {case['said'][-800:]}"
     patch.revert(timeout=SECONDS)
     assert not seen(case), "reverted"
@@ -86,7 +86,7 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
         patch.revert(timeout=SECONDS)
     patch.unload()
     for module in [*case["modules"], *case["late"]]:
-        subprocess.run(["rmmod", module], check=True)
+        subprocess.run(["rmmod", module.split()[0]], check=True)
     log.check()
     if case["warning"]:
         assert log.stacks, "the kernel did not warn"
@@ -122,7 +122,7 @@ def main(folder: Path) -> int:
                         print(error)
                     patch.unload()
                 for module in [*case["modules"], *case["late"]]:
-                    subprocess.run(["rmmod", module], check=False)
+                    subprocess.run(["rmmod", module.split()[0]], check=False)
     print(f"{failed} failed")
     return 1 if failed else 0
 

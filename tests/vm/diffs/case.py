@@ -30,7 +30,7 @@ class Case:
         funcs: What the patch must replace, and nothing else.
         check: A shell command, run in the guest.
         after: What it prints when the patch is enabled, and does not print otherwise.
-        modules: Modules to load before the patch.
+        modules: Modules to load before the patch, with their parameters: systemd has dummy make no device.
         late: Modules to load when the patch is enabled already.
         log: What the kernel may say meanwhile.
         warning: What the warning says that the new code makes the kernel print, with a stack that leads through it.
