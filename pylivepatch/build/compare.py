@@ -78,7 +78,6 @@ class _Comparison:
         self._known: dict[tuple[int, int], bool] = {}
         self._paired_originals: set[int] = set()
         self._users = [_users(parts) for parts in (orig, patched)]
-        self._names = [{_bare(part) for part in parts.functions()} for parts in (orig, patched)]
 
     def run(self) -> Changes:
         self._pair()
@@ -113,6 +112,8 @@ class _Comparison:
                 old.remove(exact[part.name])
                 new.remove(part)
         if len(old) == len(new) == 1 and not (_numbered(old[0]) and _numbered(new[0])):
+            if _numbered(old[0]) != _numbered(new[0]) and not self._may_be(old[0], new[0]):
+                raise self._moved(name, old[0], new[0])
             self._join(old.pop(), new.pop())
         users: dict[str, tuple[list[Part], list[Part]]] = defaultdict(lambda: ([], []))
         for side, group in enumerate((old, new)):
@@ -133,17 +134,24 @@ class _Comparison:
                 old.remove(same[0])
                 new.remove(part)
         if old and new:
-            raise self._ambiguous(name, "", len(old), len(new))
+            raise self._moved(name, old[0], new[0])
 
     def _may_be(self, old: Part, new: Part) -> bool:
         """Tell whether a static local is the same one, though another function is the first that refers to it.
 
-        It is when a function refers to both. It may be when that is a matter of inlining: when a function that
-        refers to one of them is not there on the other side.
+        It is when a function refers to both. Whether another function has it because that is not inlined any more,
+        or has one of its own of the same name, nothing tells.
         """
         before, after = self._users[0][id(old)], self._users[1][id(new)]
-        return bool(before.keys() & after.keys()) or not (
-            before.keys() <= self._names[1] and after.keys() <= self._names[0])
+        return bool(before.keys() & after.keys()) or not (before or after)
+
+    def _moved(self, name: str, old: Part, new: Part) -> BuildError:
+        there, here = (" and ".join(f"{user}()" for user in self._users[side][id(part)]) or self.source
+                       for side, part in ((0, old), (1, new)))
+        return BuildError(
+            f"the static variable {name} of {there} goes, and one of {here} comes: nothing tells whether it is the "
+            "same, with what it holds", kind="ambiguous", symbol=name, file=self.source,
+            remedy="give the new one a name of its own, or leave the old one where it is")
 
     def _ambiguous(self, name: str, owner: str, before: int, after: int) -> BuildError:
         return BuildError(

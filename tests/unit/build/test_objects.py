@@ -222,11 +222,16 @@ int h(void) { return f(1) + g(2); }
 """
 
 
-def test_a_static_local_that_another_function_has(tmp_path: Path) -> None:
-    """A variable of the same name in another function is not taken for the one that was there."""
-    counts = "static int n; a += ++n;"
-    with pytest.raises(BuildError, match="nothing tells which") as caught:
-        compare("x.c", *(Parts(compiled(tmp_path, TWO % each)) for each in ((counts, ""), ("", counts))))
+@pytest.mark.parametrize(("before", "after"), [
+    (TWO % ("static int n; a += ++n;", ""), TWO % ("", "static int n; a += ++n;")),
+    (TWO % ("static int n; a += ++n;", ""), "__attribute__((noinline)) int new(int a) { static int n = 5; return ++n; }"
+     + TWO % ("", "a += new(a);")),
+    ("static int n;" + TWO % ("a += ++n;", ""), TWO % ("", "static int n; a += ++n;")),
+])
+def test_a_static_local_that_another_function_has(tmp_path: Path, before: str, after: str) -> None:
+    """A variable of the same name in another function, new or not, is not taken for the one that was there."""
+    with pytest.raises(BuildError, match="nothing tells whether") as caught:
+        compare("x.c", *(Parts(compiled(tmp_path, each)) for each in (before, after)))
     assert caught.value.kind == "ambiguous"
 
 
