@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import tempfile
@@ -293,7 +294,8 @@ class _Job:
 
     def _image(self, name: str) -> Image:
         if name == VMLINUX:
-            image = Image.vmlinux(self.target.image)
+            stat = self.target.image.stat()
+            image = _kernel(self.target.image, stat.st_size, stat.st_mtime_ns)
             release = image.release()
             if release != self.target.release:
                 raise MismatchError(
@@ -323,6 +325,12 @@ class _Job:
             replace=self.about.replace, foreign=self.about.foreign,
             units=tuple(item.unit.source for item in compiled),
             notes=(*self.notes, *dict.fromkeys(told)), seconds=self.seconds)
+
+
+@functools.lru_cache(maxsize=1)
+def _kernel(path: Path, size: int, changed: int) -> Image:  # noqa: ARG001
+    """Read the kernel's image, once for all builds of a process: the file is known by its size and last change."""
+    return Image.vmlinux(path)
 
 
 def _stem(name: str) -> str:
