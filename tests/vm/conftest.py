@@ -26,11 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--flavour", default="standard", help="standard, cloud or rt")
     group.addoption("--cpus", type=int, help="of the guest that runs guest/ (default: 2, or 1 where it is slow)")
     group.addoption("--smoke", action="store_true", help="in one guest, and only the tests marked smoke there")
+    group.addoption("--share", metavar="NofALL", help="of the builder's cases only that part, such as 2of5")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("smoke"):
         others = [item for item in items if item.path.name != "test_guest.py"]
+    elif share := config.getoption("share"):
+        number, of = map(int, share.split("of"))
+        cases = [item for item in items if isinstance(item, pytest.Function) and _is_case(item)]
+        kept = cases[number - 1 :: of]
+        others = [item for item in items if item not in kept and item.name != "test_in_a_guest"]
     elif config.getoption("kernel") != ONCE:
         others = [item for item in items if item.get_closest_marker("once")]
     else:
@@ -39,15 +45,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in others]
 
 
+def _is_case(item: pytest.Function) -> bool:
+    return hasattr(item, "callspec") and "case" in item.callspec.params
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Note a lane that has passed as a whole."""
     config = session.config
-    chosen = [*config.args, config.option.keyword, config.option.markexpr]
-    if os.environ.get("PYLIVEPATCH_LAB") or exitstatus or chosen != ["tests/vm", "", ""]:
+    if os.environ.get("PYLIVEPATCH_LAB") or exitstatus or config.option.keyword or config.option.markexpr:
         return
     kernel = lab.resolve(config.getoption("kernel"), config.getoption("flavour"))
-    scope = "all" if kernel.series == ONCE else "all that depend on the kernel"
-    scope = "smoke" if config.getoption("smoke") else scope
+    if config.getoption("smoke"):
+        scope = "smoke"
+    elif config.args == ["tests/vm"]:
+        scope = "all" if kernel.series == ONCE else "all that depend on the kernel"
+    elif config.args == ["tests/vm/test_guest.py"]:
+        scope = "guest suite"
+    else:
+        return
     facts = {"series": kernel.series, "flavour": kernel.flavour, "release": kernel.release, "version": kernel.version,
              "suite": kernel.suite, "tests": scope}  # fmt: skip
     RAN.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ TOP = Path(__file__).parents[2]
 SECONDS = 2400.0
 
 
-def test_guest(pytestconfig: pytest.Config, capfd: pytest.CaptureFixture[str]) -> None:
+def test_guest(pytestconfig: pytest.Config, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Every test in guest/ passes on the kernel and flavour that were asked for."""
-    command = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", "--durations=5", "tests/vm/guest"]
+    report = tmp_path / "guest.xml"
+    command = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", f"--junit-xml={report}", "tests/vm/guest"]
     if pytestconfig.getoption("smoke"):
         command += ["-m", "smoke"]
     kernel, flavour = pytestconfig.getoption("kernel"), pytestconfig.getoption("flavour")
@@ -31,7 +33,10 @@ def test_guest(pytestconfig: pytest.Config, capfd: pytest.CaptureFixture[str]) -
             flavour=flavour,
             cpus=cpus,
             shares=[TOP],
+            writable=[tmp_path],
             modules=[TOP / "tests/payloads"],
             timeout=SECONDS,
         )
+    if pytestconfig.option.xmlpath and report.exists():
+        shutil.copy(report, Path(pytestconfig.option.xmlpath).with_suffix(".guest.xml"))
     assert status == 0
