@@ -36,7 +36,11 @@ ffibuilder.set_source(
     libraries=["mnl", "kmod"],
     define_macros=[("Py_LIMITED_API", "0x030b0000")],
     py_limited_api=True,
-    extra_compile_args=["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    extra_compile_args=[
+        "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter",
+        "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fstack-clash-protection",
+    ],
+    extra_link_args=["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"],
 )
 
 if __name__ == "__main__":
