@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.build import external, insn, layout, paths, reach
+from pylivepatch.build import external, insn, layout, reach
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiled, Compiler
-from pylivepatch.build.diff import Applied, Diff, FileDiff
+from pylivepatch.build.diff import Applied, Diff
 from pylivepatch.build.external import External, ExternalTree
 from pylivepatch.build.extract import Extract, Extractor
 from pylivepatch.build.glue import About, module_name
@@ -31,15 +32,15 @@ from pylivepatch.build.shadow import make_shadow
 from pylivepatch.build.symbols import Symbols, exports
 from pylivepatch.build.target import Target
 from pylivepatch.build.tree import Tree, prepare
-from pylivepatch.build.units import Unit, Units, units
+from pylivepatch.build.units import Unit, units
 from pylivepatch.errors import BadDataError, BuildError, MismatchError
 from pylivepatch.lab.sandbox import LimitError
 
 _OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
 """What a build fails with when the prepared source is not what it was."""
 
-MOST_UNITS = 40
-"""Source files that one patch may touch, through headers."""
+_BATCH = 32
+"""Source files that are compiled before those of them are forgotten that become no other code."""
 
 
 def build(
@@ -159,19 +160,17 @@ class _Job:
             self.diff = self.given.against(tree, self.fuzz)
             self.notes += [f"{path} is not part of this kernel's code, and was left out" for path in self.diff.ignored]
             self.notes += self.diff.notes
-            touched = self._units(tree, units(tree))
+            found = reach.reach(tree, units(tree), self.diff.files, self.say)
+            touched = found.units
+            self.notes += found.notes
             compiler = Compiler(tree)
         symbols = Symbols(exports(tree.symvers), self._image)
         with tempfile.TemporaryDirectory(prefix="pylivepatch-build-") as folder:
             work = Path(folder)
-            names = ", ".join(unit.source for unit in touched[:3]) + (" …" if len(touched) > 3 else "")
-            with self._step("compile", f"compiling {names}"):
+            with self._step("compile", f"compiling {_listed(touched)} as the kernel's own build does"):
                 compiler.as_built(touched)  # makes headers, too, which the shadow has to have
                 shadow = make_shadow(tree, work / "shadow", self.diff.files, touched)
-                pairs = self._compile(compiler, touched, shadow, work)
-            with self._step("compare", "comparing with the code that runs, and with the patched code"):
-                compared = [self._compare(orig, patched, symbols, touched) for orig, patched in pairs]
-                compiled = [item for item in compared if item is not None]
+            compiled = self._compiled(compiler, touched, shadow, work, symbols)
             with self._step("extract", "taking out what changed"):
                 extract = Extract()
                 for extractor in [Extractor(extract, item.unit.object, item.match, item.changes, item.patched, symbols)
@@ -189,58 +188,23 @@ class _Job:
                          box=tree.sandbox(work / "module"))
             return self._result(compiled, extract, output, explain=explain)
 
-    def _units(self, tree: Tree, known: Units) -> list[Unit]:
-        """Return the source files to compile: those of the diff, and those that include what it changes."""
-        found: set[Unit] = set()
-        for file in self.diff.files:
-            including = known.including(file.path)
-            if not including and file.path.endswith(".c") and not file.is_new:
-                raise BuildError(
-                    f"{file.path} is not compiled by the configuration of {self.target.release}", kind="not-built",
-                    file=file.path, remedy="there is nothing to patch in this kernel")
-            if not including and not file.path.endswith((".c", ".h")) and not file.is_new:
-                raise BuildError(f"{file.path} is not C: nothing tells what the kernel's build makes of it",
-                                 kind="build-system", file=file.path, remedy="leave it out of the diff")
-            if not including and not file.is_new:
-                self.notes.append(f"no source that this kernel compiles includes {file.path}")
-            if file.path.endswith(".h") and not file.is_new:
-                self._check_beyond(tree, file)
-            if len(including) > MOST_UNITS:
-                including = self._concerned(tree, known, file, including)
-            found.update(including)
-        if not found:
-            raise BuildError("nothing that this kernel compiles is changed by the diff", kind="nothing")
-        if len(found) > MOST_UNITS:
-            raise BuildError(f"the diff touches {len(found)} source files: more than {MOST_UNITS} are not compiled",
-                             kind="too-many", remedy="split it")
-        return sorted(found)
-
-    def _check_beyond(self, tree: Tree, header: FileDiff) -> None:
-        """Refuse a header whose change concerns what is not compiled as C of the kernel."""
-        path, there = header.path, reach.beyond(tree, header.texts)
-        if there is not None:
-            name, file = there
-            rule = paths.refused(file)
-            assert rule is not None
-            raise BuildError(f"{path} changes {name}, which {file} has, too: {rule.reason}", kind=rule.kind,
-                             symbol=name, file=path,
-                             remedy="make the change where it is used: in the .c file that needs it")
-
-    def _concerned(self, tree: Tree, known: Units, header: FileDiff, including: list[Unit]) -> list[Unit]:
-        """Return those of the units that include a header which can become other code by its change."""
-        path = header.path
-        self.say(f"looking for what {path} concerns, which {len(including)} source files include")
-        found = reach.concerned(tree, known, path, header.texts,
-                                {file.path: file.texts[1] for file in self.diff.files})
-        words = f"{len(including)} source files include {path}"
-        if found is None or len(found[0]) > MOST_UNITS:
-            if found is not None:
-                words += f", and {len(found[0])} of them mention what changes"
-            raise BuildError(f"{words}: more than {MOST_UNITS} are not compiled", kind="too-many", file=path,
-                             remedy="make the change where it is used: in the .c file that needs it")
-        self.notes.append(f"{words}; mentioned is what changes there in {len(found[0]) or 'none'} of them: "
-                          + ", ".join(sorted(found[1])))
-        return found[0]
+    def _compiled(
+        self, compiler: Compiler, touched: list[Unit], shadow: Path, work: Path, symbols: Symbols,
+    ) -> list[_Compared]:
+        """Compile the sources and compare them, some at a time: of thousands that a header concerns, few change."""
+        found = []
+        for start in range(0, len(touched), _BATCH):
+            some = touched[start:start + _BATCH]
+            more = f", {len(touched) - start} of {len(touched)} left" if len(touched) > _BATCH else ""
+            with self._step("compile", f"compiling {_listed(some)} with the diff and without{more}"):
+                pairs = self._compile(compiler, some, shadow, work)
+            with self._step("compare", "comparing with the code that runs, and with the patched code"):
+                for orig, patched in pairs:
+                    if item := self._compare(orig, patched, symbols, touched):
+                        found.append(item)
+                    else:
+                        shutil.rmtree(patched.folder)
+        return found
 
     def _compile(
         self, compiler: Compiler, touched: list[Unit], shadow: Path, work: Path,
@@ -331,6 +295,11 @@ class _Job:
 def _kernel(path: Path, size: int, changed: int) -> Image:  # noqa: ARG001
     """Read the kernel's image, once for all builds of a process: the file is known by its size and last change."""
     return Image.vmlinux(path)
+
+
+def _listed(some: Sequence[Unit]) -> str:
+    """Return what a person is told of sources, be they many."""
+    return ", ".join(unit.source for unit in some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else "")
 
 
 def _stem(name: str) -> str:

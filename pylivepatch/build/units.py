@@ -15,20 +15,21 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pylivepatch.build.image import VMLINUX
 from pylivepatch.build.tree import TOP, Tree
 
 _WALK = Path(__file__).with_name("walk.mk")
-OWNERS, _INCLUDES = ".owners.json", ".reached.json"
+OWNERS, _INCLUDES = ".owners.json", ".included.json"
 _ROOTS = ("include/", "include/uapi/", "arch/x86/include/", "arch/x86/include/uapi/", "include/generated/",
           "arch/x86/include/generated/", "arch/x86/include/generated/uapi/", "include/generated/uapi/")
 _ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 _INCLUDE = r'^[[:space:]]*#[[:space:]]*include[[:space:]]*["<][^">]+[">]'
 
 
-_FORCED = frozenset({f"include/linux/{name}.h" for name in ("compiler-version", "kconfig", "compiler_types")})
+FORCED = frozenset({f"include/linux/{name}.h" for name in ("compiler-version", "kconfig", "compiler_types")})
 """What make tells the compiler to include first, in each source."""
 
 _FOLDER = re.compile(r"(?:^|[\s=])-I *(\S+)")
@@ -73,18 +74,26 @@ class Units:
 
         Some of them may not, under this configuration.
         """
-        index = _Includes.of(self._tree)
+        seen = self.reaching(path)
+        return self.all() if seen & FORCED else sorted(unit for name in seen for unit in self.get(name))
+
+    def reaching(self, path: str) -> set[str]:
+        """Return the files that are *path*, or reach it through #include lines: headers and assembly, too."""
         seen, pending = {path}, [path]
         while pending:
-            for name in index.including(pending.pop()):
+            for name in self._includes.including(pending.pop()):
                 if name not in seen:
                     seen.add(name)
                     pending.append(name)
-        return self.all() if seen & _FORCED else sorted(unit for name in seen for unit in self.get(name))
+        return seen
 
     def included(self) -> list[str]:
-        """Return the .c files that others include."""
-        return _Includes.of(self._tree).sources(self._tree.path)
+        """Return the files that others include and that are no headers by their names."""
+        return self._includes.sources(self._tree.path)
+
+    @cached_property
+    def _includes(self) -> _Includes:
+        return _Includes.of(self._tree)
 
 
 def units(tree: Tree) -> Units:
@@ -193,7 +202,7 @@ class _Includes:
         folders = {name for name in (*(name.partition("/")[0] for name in TOP), "include")
                    if (tree.path / name).is_dir()}
         said = subprocess.run(
-            ["grep", "-rE", "--include=*.[ch]", "--exclude-dir=tools", _INCLUDE, *sorted(folders)], cwd=tree.path,
+            ["grep", "-rE", "--include=*.[chS]", "--exclude-dir=tools", _INCLUDE, *sorted(folders)], cwd=tree.path,
             capture_output=True, text=True, errors="surrogateescape", check=False, env=_ENVIRONMENT).stdout
         options = subprocess.run(
             ["grep", "-rF", "--include=Makefile", "--include=Kbuild", "--exclude-dir=tools", "-e", "-I",
@@ -224,9 +233,9 @@ class _Includes:
         return sorted(found)
 
     def sources(self, top: Path) -> list[str]:
-        """Return the .c files that others include."""
+        """Return the files that others include and that are no headers by their names."""
         near = {posixpath.normpath(posixpath.join(posixpath.dirname(file), text))
-                for text, files in self._by_text.items() if text.endswith(".c") for file in files}
+                for text, files in self._by_text.items() if not text.endswith(".h") for file in files}
         return sorted(name for name in near if (top / name).is_file())
 
     def _searches(self, file: str, path: str, text: str) -> bool:

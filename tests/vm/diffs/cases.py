@@ -284,9 +284,6 @@ REFUSED = (
     Refused("static_key", one("net/netfilter/nf_tables_core.c", "	if (static_branch_unlikely(&nft_counters_enabled))\n",
                               "	if (READ_ONCE(jiffies) == 1)\n		return NF_DROP;\n	if (static_branch_unlikely(&nft_counters_enabled))\n"),
             "static-key", "", "static key"),
-    Refused("too_many", one("include/linux/fs.h", "static inline void inode_unlock(struct inode *inode)\n{\n",
-                            "static inline void inode_unlock(struct inode *inode)\n{\n	if (!inode)\n		return;\n"),
-            "too-many", "", "include/linux/fs.h"),
     Refused("comment", one("include/linux/fs.h", "#define _LINUX_FS_H\n", "#define _LINUX_FS_H\n/* plp */\n"), "nothing", "", "nothing"),
     Refused("prototype",
             one("fs/filesystems.c", "#include <linux/syscalls.h>\n", "#define unregister_filesystem plp_unregister\n#include <linux/syscalls.h>\n")
