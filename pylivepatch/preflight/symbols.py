@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _BUILD = "build the patch for this kernel"
 _CLEARS = "clear_relocate_add"
+_COMPARES = "modversions"
+"""In the vermagic of a kernel that compares the versions of symbols (CONFIG_MODVERSIONS); Debian's 7.x does not."""
 
 
 def look(candidate: Candidate) -> Iterator[Finding]:
@@ -56,7 +58,7 @@ def _functions(candidate: Candidate, table: Kallsyms) -> Iterator[Finding]:
 
 
 def _exported(candidate: Candidate, table: Kallsyms, needed: set[str]) -> Iterator[Finding]:
-    if table.find(f"__ksymtab_{LAYOUT}") is None:
+    if table.find("__start___ksymtab") is None:
         yield unchecked("exports", "/proc/kallsyms does not show what the kernel exports (CONFIG_KALLSYMS_ALL)")
         return
     missing = sorted(name for name in needed if table.find(f"__ksymtab_{name}") is None)
@@ -96,6 +98,8 @@ def _versions(candidate: Candidate, table: Kallsyms, versions: Mapping[str, int]
         )
     if not vermagic:
         yield unchecked("vermagic", "neither the kernel nor a module that came with it can be read", ROOT)
+    elif _COMPARES not in vermagic.split():
+        return
     if known is None:
         yield unchecked("crc", f"the CRCs of the kernel's symbols cannot be read: {why}", ROOT)
     elif not versions:

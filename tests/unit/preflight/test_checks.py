@@ -95,6 +95,21 @@ def test_needed_modules(enabling: Path, patch: Path) -> None:
     assert ("depends", "nf_tables") not in findings(enabling, patch)
 
 
+@pytest.mark.parametrize(("options", "subjects"), [("SMP", set()), ("SMP modversions", {"crc"})])
+def test_versions_are_compared_where_the_kernel_does(
+    enabling: Path, build_module: Callable[..., Path], options: str, subjects: set[str]
+) -> None:
+    """Debian's 7.x is built without CONFIG_MODVERSIONS, as the modules that come with it tell: nothing is missing."""
+    vermagic = f"{RELEASE} {options}"
+    put(enabling, "proc/kallsyms", "ffffffff82000000 R __start___ksymtab\n")
+    put(enabling, f"lib/modules/{RELEASE}/modules.dep", "kernel/other.ko:\n")
+    put(enabling, f"lib/modules/{RELEASE}/kernel/other.ko", "")
+    build_module("other", vermagic=vermagic).rename(enabling / f"lib/modules/{RELEASE}/kernel/other.ko")
+    patch = build_module("plp_new", extra=SOURCE, vermagic=vermagic)
+    unchecked = {subject for code, subject in findings(enabling, patch) if code == "not-checked"}
+    assert unchecked & {"crc", "exports", "vermagic"} == subjects
+
+
 def test_a_name_of_another_module(enabling: Path, build_module: Callable[..., Path]) -> None:
     """A name that a module has which is no live patch is taken."""
     path = build_module("klpctl", extra=SOURCE, vermagic=f"{RELEASE} SMP")
