@@ -42,7 +42,7 @@ def boot(pytestconfig: pytest.Config, tmp_path: Path) -> Boot:
                 writable=[store],
                 modules=[TOP / "tests/payloads"],
                 parameters=parameters,
-                timeout=300,
+                timeout=900,
                 stdout=out,
             )
         except lab.GuestLostError as error:

@@ -79,7 +79,7 @@ def test_in_a_guest(
     for path in in_use:
         shutil.copy(path, tmp_path)
     status = lab.run(["python3", str(TOP / "tests/vm/alone/external.py"), str(tmp_path)],
-                     kernel=pytestconfig.getoption("kernel"), shares=[TOP, tmp_path], cpus=1, timeout=300)
+                     kernel=pytestconfig.getoption("kernel"), shares=[TOP, tmp_path], cpus=1, timeout=900)
     assert status == 0
 
 

@@ -20,6 +20,6 @@ def test_a_kernel_closed_to_modules(pytestconfig: pytest.Config) -> None:
         flavour=pytestconfig.getoption("flavour"),
         shares=[TOP],
         modules=[TOP / "tests/payloads"],
-        timeout=300,
+        timeout=900,
     )
     assert status == 0

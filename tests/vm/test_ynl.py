@@ -33,6 +33,6 @@ def test_ynl(pytestconfig: pytest.Config, tmp_path: Path, series: str) -> None:
         shares=[TOP, tmp_path],
         modules=[TOP / "tests/payloads"],
         environment={"YAML": str(tmp_path)},
-        timeout=300,
+        timeout=900,
     )
     assert status == 0
