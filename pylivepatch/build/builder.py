@@ -267,8 +267,9 @@ class _Job:
                     "would be compiled for one and proved on the other", kind="mismatch",
                     remedy="name the image of that release (--image)")
             return image
-        own = self.tree.modules if isinstance(self.tree, ExternalTree) else {}
-        return Image.module(name, own.get(name) or external.find(self.target.modules, name))
+        found = (self.tree.in_use(name) if isinstance(self.tree, ExternalTree) else
+                 external.find(self.target.modules, name))
+        return Image.module(name, found)
 
     def _result(
         self, compiled: list[_Compared], extract: Extract, output: Path | None, *, explain: bool,

@@ -56,11 +56,11 @@ class ExternalTree(Tree):
 
     Attributes:
         external: What it was made of.
-        modules: The files that are in use of the modules that it makes, by their names.
+        modules: Names of the modules that it makes.
     """
 
     external: External = field(kw_only=True)
-    modules: dict[str, Path] = field(kw_only=True)
+    modules: tuple[str, ...] = field(kw_only=True)
 
     @property
     def is_kernel(self) -> bool:
@@ -86,6 +86,15 @@ class ExternalTree(Tree):
     def symvers(self) -> tuple[Path, ...]:
         """What the kernel exports, what these modules do, and what make is told of others that they use."""
         return self.target.headers / _SYMVERS, *self.external.symvers, self.path / _SYMVERS
+
+    def in_use(self, name: str) -> Path:
+        """Return the file of a module that is in use: the one given, or the one that modprobe would load.
+
+        Raises:
+            MismatchError: There is none, or nothing tells which.
+        """
+        given = [path for path in self.external.files if module_of(path) == name]
+        return given[0] if given else find(self.target.modules, name)
 
     def make(self, goals: Sequence[str], what: str) -> None:
         """All has been made; what is missing cannot be."""
@@ -142,9 +151,8 @@ def _built(
 
     entry = cache.entry("external", f"{target.release}-{source.name}-{key}", fill, check=(_SYMVERS, _MODULES),
                         in_place=True)
-    names = json.loads((entry / _MODULES).read_text())
     return ExternalTree(entry, target, confined, external=external,
-                        modules={name: _in_use(target, external, name) for name in names})
+                        modules=tuple(json.loads((entry / _MODULES).read_text())))
 
 
 def _make(box: Sandbox, target: Target, external: External, into: Path, prefix: str) -> None:
@@ -195,12 +203,6 @@ def _compiled(into: Path, goal: str) -> Iterator[tuple[str, list[str]]]:
     yield source, [path for path in paths if not path.startswith("../") and (into / path).is_file()]
 
 
-def _in_use(target: Target, external: External, name: str) -> Path:
-    """Return the file of a module that is in use: the one given, or the one that modprobe would load."""
-    given = [path for path in external.files if module_of(path) == name]
-    return given[0] if given else find(target.modules, name)
-
-
 def module_of(path: Path) -> str:
     """Return the name of the module in a file."""
     return path.name.partition(".")[0].replace("-", "_")
@@ -233,7 +235,7 @@ def find(modules: Path, name: str) -> Path:
 def _prefix(tree: ExternalTree) -> str:
     """Return what stands before the names of sources in the modules that are in use; "" when nothing does."""
     owners = json.loads((tree.path / units.OWNERS).read_text())
-    images = {name: unpacked(path.read_bytes()) for name, path in tree.modules.items()}
+    images = {name: unpacked(tree.in_use(name).read_bytes()) for name in tree.modules}
     for source, each in sorted(owners.items()):
         for name, _ in each:
             for said in re.finditer(rb"(?<=\0)([^\0]*/)" + re.escape(source.encode()) + rb"(?=\0)", images[name]):

@@ -50,5 +50,5 @@ def test_of_two_files_the_one_that_modprobe_loads(tmp_path: Path) -> None:
 def test_a_command_for_a_shadow(command: str, moved: str, where: Path) -> None:
     """kbuild compiles by absolute paths from the headers or, since 6.13, by relative ones in the source."""
     target = cast("Target", SimpleNamespace(headers=HEADERS))
-    tree = ExternalTree(Path("/tree"), target, external=External(Path("/source")), modules={})
+    tree = ExternalTree(Path("/tree"), target, external=External(Path("/source")), modules=())
     assert tree.relocated(command, Path("/shadow")) == (moved, where)
