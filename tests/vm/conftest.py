@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kernel", default="6.1", help="kernel series (default: 6.1)")
     group.addoption("--flavour", default="standard", help="standard, cloud or rt")
     group.addoption("--cpus", type=int, help="of the guest that runs guest/ (default: 2, or 1 where it is slow)")
+    group.addoption("--pairs", type=int, default=12, help="of sources, for test_oracle.py (default: 12)")
+    group.addoption("--seed", type=int, default=100, help="of the first of them (default: 100)")
     group.addoption("--smoke", action="store_true", help="in one guest, and only the tests marked smoke there")
     group.addoption("--share", metavar="NofALL", help="of the builder's cases only that part, such as 2of5")
 
