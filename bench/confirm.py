@@ -31,7 +31,7 @@ when, name, window = sys.argv[1:]
 with Core("klpctl") as core:
     patch = core[name]
     if when != "before the start":
-        patch.enable(timeout=None, wait=when != "in mid-transition", confirm_within=float(window))
+        patch.enable(timeout=None, wait=when != "in mid-transition", confirm_within=float(window), owned=True)
     print("ready", flush=True)
     time.sleep(600)
 """

@@ -60,7 +60,10 @@ _MADE_INSIDE = (
     "pylivepatch.StepReport",
     "pylivepatch.PlannedStep",
 )
-_LITERALS = ("BackendName", "EventSource", "OnTimeout")
+_LITERALS = {
+    **{name: name for name in ("BackendChoice", "BackendName", "EventSource", "OnProgress", "OnTimeout", "Params")},
+    "_P": "Patch",
+}
 
 
 class CommandHelp(Directive):
@@ -87,8 +90,8 @@ def short_names(app: Sphinx, env: BuildEnvironment, node: nodes.Element, text: n
     """Lead names as the code has them, pylivepatch.core.Core, to where users import them."""
     head, _, name = node["reftarget"].rpartition(".")
     if name in _LITERALS:
-        return nodes.literal(name, name)
-    if node["reftarget"] == name or head.startswith("pylivepatch"):
+        return nodes.literal(name, _LITERALS[name])
+    if node["reftarget"] == name or (head.startswith("pylivepatch") and not head.startswith("pylivepatch.build")):
         if name not in pylivepatch.__all__:
             return None
         target = f"pylivepatch.{name}"

@@ -9,9 +9,12 @@ from pylivepatch.boot.store import Installed, Store
 from pylivepatch.core import Core
 from pylivepatch.errors import (
     AccessError,
+    AlreadyError,
     BadDataError,
     BuildError,
     CheckError,
+    ClosedError,
+    ConfirmationExpiredError,
     KernelError,
     LivepatchError,
     MismatchError,
@@ -51,6 +54,7 @@ from pylivepatch.transition import Transition
 __all__ = [
     "AccessError",
     "Action",
+    "AlreadyError",
     "BadDataError",
     "Blocker",
     "Boot",
@@ -58,6 +62,8 @@ __all__ = [
     "BootStep",
     "BuildError",
     "CheckError",
+    "ClosedError",
+    "ConfirmationExpiredError",
     "Core",
     "Event",
     "Features",

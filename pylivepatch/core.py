@@ -3,45 +3,174 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import platform
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 
-from pylivepatch.elf.file import Image
-from pylivepatch.errors import BadDataError, PatchStateError
-from pylivepatch.kernel import modules
-from pylivepatch.kernel.klpctl import KlpctlBackend
-from pylivepatch.kernel.log import explained
+from pylivepatch.errors import BadDataError, PatchNotFoundError
+from pylivepatch.kernel import BackendChoice, BackendName, Kernel, changes
+from pylivepatch.kernel.changes import Options
 from pylivepatch.kernel.names import module_options, patch_name
-from pylivepatch.kernel.netlink import RefusedError
-from pylivepatch.kernel.refusal import no_klpctl, refusal
-from pylivepatch.kernel.sysfs import SysfsBackend, enabled_order
-from pylivepatch.module.info import PatchInfo, cve_name, cve_parameter, loaded, module_file
+from pylivepatch.kernel.run import run
 from pylivepatch.monitor import Monitor
-from pylivepatch.patch import Patch
+from pylivepatch.patch import BasePatch, Patch
+from pylivepatch.sequence import Step, one_step
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import os
 
+    from pylivepatch._flow import Flow, OnProgress, OnTimeout
     from pylivepatch.event import EventSource
-    from pylivepatch.kernel import Backend, BackendName
+    from pylivepatch.kernel.changes import Loaded, Params
+    from pylivepatch.module.info import PatchInfo
     from pylivepatch.preflight import Finding
-    from pylivepatch.preflight.candidate import Candidate
     from pylivepatch.state import Blocker, Features, PatchStatus
 
 __all__ = ["Core"]
 
-_KLPCTL = "klpctl"
+_P = TypeVar("_P", bound=BasePatch)
 
 
-class Core:
+class BaseCore(Mapping[str, _P], Generic[_P]):
+    """What `Core` and its namesake for asyncio have in common: a mapping of names to patches, read anew each time.
+
+    Iterating yields names; there is ``core["name"]``, ``"name" in core``, ``len(core)``,
+    ``core.get("name")``, ``core.values()``, ``core.items()``.
+    """
+
+    def __init__(self, backend: BackendChoice = "auto", *, root: str | os.PathLike[str] = "/") -> None:
+        self._kernel = Kernel(backend, root)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The connection to the kernel, for this package's own use."""
+        return self._kernel
+
+    def __repr__(self) -> str:
+        return f"<Core {self.release} by {self._kernel.name}>"
+
+    # A mapping of other patches is not the same kernel, even if they have the same names.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Core cannot be pickled or copied: it is a connection of this process; open another there")
+
+    def __getitem__(self, name: str) -> _P:
+        return self.patch(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([status.name for status in self.status()])
+
+    def __len__(self) -> int:
+        return len(self.status())
+
+    def __contains__(self, patch: object) -> bool:
+        if isinstance(patch, BasePatch):
+            patch = patch.name
+        with contextlib.suppress(PatchNotFoundError, BadDataError):
+            return isinstance(patch, str) and bool(self.patch(patch))
+        return False
+
+    def patch(self, name: str) -> _P:
+        """Find a patch.
+
+        Args:
+            name: Its name; "-" is the same as "_".
+
+        Raises:
+            PatchNotFoundError: There is none of that name.
+            BadDataError: That cannot be a name.
+        """
+        return self._make(self._kernel.backend.patch(patch_name(name)).name)
+
+    def patches(self) -> list[_P]:
+        """List all patches: enabled, registered, and disabled ones still loaded."""
+        return [self._make(status.name) for status in self.status()]
+
+    def status(self) -> list[PatchStatus]:
+        """Read all patches at one moment, everything about each."""
+        return self._kernel.backend.patches()
+
+    @property
+    def backend(self) -> BackendName:
+        """How the livepatch core is reached: "klpctl" or "sysfs"."""
+        return self._kernel.backend.name
+
+    @property
+    def features(self) -> Features:
+        """What this kernel and this backend can do beyond the basics, and why they cannot do the rest."""
+        return self._kernel.backend.features()
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, as ``uname -r`` prints it.
+
+        Source: /proc/sys/kernel/osrelease.
+        """
+        return self._kernel.release
+
+    def close(self) -> None:
+        """Close the connection; using it afterwards raises `ClosedError`.
+
+        Patches stay as they are, except those that were enabled with *owned*: the
+        kernel reverts them now. The second time does nothing.
+        """
+        self._kernel.close()
+
+    def _make(self, name: str, loaded: Loaded | None = None) -> _P:
+        raise NotImplementedError
+
+    def _require_events(self) -> None:
+        if self.backend != "klpctl":
+            self.features.require("events")
+
+    def _preflight(self, path: str | os.PathLike[str], params: Params | None) -> list[Finding]:
+        from pylivepatch.preflight import candidate, checks
+
+        module_options(params or {})
+        return checks.find(candidate.read(path, params or {}, self._kernel))
+
+    def _info(self, name: str) -> PatchInfo:
+        from pylivepatch.module.info import loaded
+
+        return loaded(self._kernel.backend.patch(patch_name(name)), self.status(), self._kernel.root, self.release)
+
+    def _fixes(self, cve: str) -> list[PatchInfo]:
+        from pylivepatch.module.info import cve_name, loaded
+
+        wanted = cve_name(cve)
+        patches = self.status()
+        enabled = (
+            loaded(status, patches, self._kernel.root, self.release)
+            for status in patches
+            if status.state is PatchState.ENABLED
+        )
+        return [info for info in enabled if wanted in (info.cves or ())]
+
+    def _apply(self, step: Step, on_progress: OnProgress | None) -> Flow[str]:
+        sequence = one_step(self._kernel, step, on_progress)
+        yield from sequence.flow()
+        return sequence.reports[0].name
+
+    def _unload_replaced(self) -> Flow[list[str]]:
+        self.features.require("events")
+        replaced = [status.name for status in self.status() if status.state is PatchState.REPLACED]
+        for name in replaced:
+            yield from changes.unload(self._kernel, name)
+        return replaced
+
+
+class Core(BaseCore[Patch]):
     """The livepatch core, through klpctl when it is there, through sysfs otherwise.
 
-    Use it in a ``with`` statement. Iterating over it yields the patches;
-    ``core["name"]`` is one of them.
+    Use it in a ``with`` statement. It is a mapping of names to patches:
+    ``core["fix"]``, ``"fix" in core``, ``core.values()``.
+
+    Threads may share a Core. Another process may not: after fork() the child's
+    copy is closed, so open another there.
 
     Args:
         backend: "auto" takes klpctl, loading it when it is installed and the
@@ -58,64 +187,11 @@ class Core:
     Source: /sys/kernel/livepatch (4.0); klpctl, KLPCTL_CMD_FEATURES_GET.
     """
 
-    def __init__(
-        self,
-        backend: Literal["auto", "klpctl", "sysfs"] = "auto",
-        *,
-        root: str | os.PathLike[str] = "/",
-    ) -> None:
-        if backend not in ("auto", "klpctl", "sysfs"):
-            raise BadDataError(f"no backend {backend!r}", remedy="take auto, klpctl or sysfs")
-        self._root = Path(root)
-        sysfs = SysfsBackend(self._root)
-        self._sysfs = sysfs.sysfs
-        captured = self._root.resolve() != Path("/")
-        if captured and backend == "klpctl":
-            raise BadDataError("a captured tree has no klpctl", remedy="take the backend sysfs")
-        self._backend: Backend = sysfs
-        if backend != "sysfs" and not captured:
-            self._backend = _klpctl_backend(sysfs) or sysfs
-        if backend == "klpctl" and self._backend is sysfs:
-            raise no_klpctl("klpctl cannot be used", "klpctl", self._sysfs)
-
-    def __repr__(self) -> str:
-        return f"<Core {self.release} by {self.backend}>"
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Let go of the kernel. Patches stay as they are."""
-        self._backend.close()
-
-    @property
-    def backend(self) -> BackendName:
-        """How the livepatch core is reached: "klpctl" or "sysfs"."""
-        return self._backend.name
-
-    @property
-    def features(self) -> Features:
-        """What is there, and why the rest is not."""
-        return self._backend.features()
-
-    @property
-    def release(self) -> str:
-        """The kernel's release, as ``uname -r`` prints it.
-
-        Source: /proc/sys/kernel/osrelease.
-        """
-        return (self._root / "proc/sys/kernel/osrelease").read_text().strip()
-
-    def patches(self) -> list[Patch]:
-        """List all patches: enabled, registered, and disabled ones still loaded."""
-        return [self._patch(status.name) for status in self._backend.patches()]
-
-    def status(self) -> list[PatchStatus]:
-        """Read all patches at one moment, everything about each."""
-        return self._backend.patches()
 
     def blockers(self) -> list[Blocker]:
         """List the tasks that the running transition waits for, each with its reason.
@@ -128,35 +204,35 @@ class Core:
 
         Source: as `Transition.blockers`.
         """
-        return self._backend.blockers()
+        return self._kernel.backend.blockers()
 
-    def __iter__(self) -> Iterator[Patch]:
-        return iter(self.patches())
-
-    def patch(self, name: str) -> Patch:
-        """Find a patch.
-
-        Args:
-            name: Its name; "-" is the same as "_".
-
-        Raises:
-            PatchNotFoundError: There is none of that name.
-            BadDataError: That cannot be a name.
-        """
-        return self._patch(self._backend.patch(patch_name(name)).name)
-
-    def __getitem__(self, name: str) -> Patch:
-        return self.patch(name)
-
-    def load(self, path: str | os.PathLike[str], /, **params: str | int | bool) -> Patch:
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        params: Params | None = None,
+        timeout: float | None = 30.0,
+        on_timeout: OnTimeout = "reverse",
+        wait: bool = True,
+        if_needed: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Patch:
         """Load a patch module.
 
-        One that registers with klpctl changes nothing yet; any other starts to be
-        enabled by being loaded: wait for its `Patch.transition`.
+        One that registers with klpctl changes nothing yet. A standalone patch is enabled
+        by being loaded: its transition is waited for, with a deadline, after which it is
+        reversed and the module is unloaded. What interrupts the wait, as Ctrl-C
+        does, has the same effect.
 
         Args:
             path: The module file: plain, or compressed as .xz, .zst or .gz.
             params: Module parameters.
+            timeout: Seconds until the deadline of a standalone patch; None waits for ever.
+            on_timeout: "reverse" reverses the transition at the deadline, and unloads
+                the module; "report" leaves it going.
+            wait: Whether to wait for the end of that transition.
+            if_needed: Whether it is a success when this very build is loaded already.
+            on_progress: Called with the progress of that transition, ten times a second.
 
         Returns:
             The patch.
@@ -165,8 +241,9 @@ class Core:
             PatchNotFoundError: There is no such file. Nothing was loaded.
             ModuleFileError: It is not a live patch module for this kernel.
                 Nothing was loaded.
-            BadDataError: A parameter cannot be passed. Nothing was loaded.
-            PatchStateError: A module of that name is loaded already.
+            BadDataError: A parameter is unknown, or cannot be passed. Nothing was loaded.
+            AlreadyError: This very build is loaded already. Nothing has changed.
+            PatchStateError: Another module of that name is loaded. Nothing has changed.
             TransitionBusyError: Another patch is in transition. Nothing was loaded.
             PatchRejectedError: The kernel refused it: its signature, its symbols,
                 its callbacks. The kernel is as it was before.
@@ -174,20 +251,56 @@ class Core:
             UnsupportedError: It registers with klpctl, which is not used.
             AccessError: The caller is not root, or the kernel takes no such modules.
                 Nothing was loaded.
+            TransitionTimeoutError: The deadline passed. The module is unloaded
+                ("reverse"), or the patch still being enabled ("report").
+            TransitionReversedError: Somebody else reversed it. The module is unloaded.
 
         Source: finit_module(2), through libkmod.
         """
-        from pylivepatch.preflight import checks
+        options = Options(timeout, on_timeout, wait, on_progress)
+        loaded = run(self._kernel, changes.load(self._kernel, path, params, options, if_needed=if_needed))
+        return self._make(loaded.name, loaded)
 
-        options = module_options(params)
-        candidate = self._candidate(path, params)
-        name = patch_name(candidate.name)
-        checks.refuse(candidate)
-        where = os.fspath(candidate.image.path)
-        self._insert(where, name, options)
-        return Patch(name, self._backend, self._sysfs, lambda: self._insert(where, name, options))
+    def apply(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        params: Params | None = None,
+        timeout: float | None = 30.0,
+        on_timeout: OnTimeout = "reverse",
+        check: str | tuple[str, ...] | None = None,
+        check_timeout: float | None = 30.0,
+        on_progress: OnProgress | None = None,
+    ) -> Patch:
+        """Have the patch of a module file enabled, whatever that takes: load, enable, wait, check, confirm.
 
-    def preflight(self, path: str | os.PathLike[str], /, **params: str | int | bool) -> list[Finding]:
+        A patch that is enabled already is left as it is; it is checked, too. When
+        something fails, or is interrupted, all that was changed is undone. With klpctl and a
+        registered patch the kernel does that itself if the caller is killed before it is done.
+
+        Args:
+            path: The module file: plain, or compressed as .xz, .zst or .gz.
+            params: Module parameters, if it is loaded.
+            timeout: Seconds until the deadline of the transition; None waits for ever.
+            on_timeout: "reverse" reverses the transition at the deadline, and undoes all;
+                "report" goes on waiting.
+            check: A health check when the patch is enabled, a shell's command line or a program
+                with its arguments.
+            check_timeout: Seconds for the check; None waits for ever.
+            on_progress: Called with the progress of the transition, ten times a second.
+
+        Returns:
+            The patch, enabled.
+
+        Raises:
+            CheckError: The check failed. What was changed is undone.
+            LivepatchError: As `load` and `Patch.enable`. What was changed is undone; what could not
+                be is in the exception's notes.
+        """
+        step = Step(Path(path), None, "enable", params or {}, timeout, on_timeout, check, check_timeout)
+        return self._make(run(self._kernel, self._apply(step, on_progress)))
+
+    def preflight(self, path: str | os.PathLike[str], *, params: Params | None = None) -> list[Finding]:
         """Find what stands in the way of a patch, or is worth knowing. Loads nothing.
 
         It looks at the file, at the state the kernel is in, and at the kernel's symbol
@@ -210,27 +323,10 @@ class Core:
         Source: /proc/kallsyms, /proc/kcore, /sys/kernel/security/lockdown,
         /sys/module, /sys/kernel/debug/kprobes/list, enabled_functions of tracefs.
         """
-        from pylivepatch.preflight import checks
-
-        module_options(params)
-        return checks.find(self._candidate(path, params))
-
-    def _candidate(self, path: str | os.PathLike[str], params: Mapping[str, str | int | bool]) -> Candidate:
-        from pylivepatch.preflight.candidate import Candidate
-
-        return Candidate(
-            image=Image.read(Path(path)),
-            params=params,
-            root=self._root,
-            release=self.release,
-            machine=platform.machine(),
-            backend=self.backend,
-            features=self.features,
-            patches=self.status(),
-        )
+        return self._preflight(path, params)
 
     def info(self, name: str) -> PatchInfo:
-        """Say everything that is known about a loaded patch.
+        """Gather everything that is known about a loaded patch.
 
         Its file is found if it is installed: with the modules of this kernel, or by
         ``pylivepatch install``. For a file alone there is `PatchInfo.open`.
@@ -242,29 +338,26 @@ class Core:
             PatchNotFoundError: There is none of that name.
             BadDataError: That cannot be a name.
         """
-        return self._info(self._backend.patch(patch_name(name)), self.status())
+        return self._info(name)
 
     def fixes(self, cve: str) -> list[PatchInfo]:
-        """Find the enabled patches that fix a CVE, as they themselves say.
+        """Find the enabled patches that fix a CVE, by their own account.
 
         Args:
             cve: Its name, as "CVE-2026-12345".
 
         Returns:
-            The patches; none when no enabled patch says that it fixes it.
+            The patches; none when no enabled patch declares that it fixes it.
 
         Raises:
             BadDataError: That is not the name of a CVE.
 
         Source: modinfo ``cve`` of the file, /sys/module/<patch>/parameters/cve.
         """
-        wanted = cve_name(cve)
-        patches = self.status()
-        enabled = (self._info(status, patches) for status in patches if status.state is PatchState.ENABLED)
-        return [info for info in enabled if wanted in (info.cves or ())]
+        return self._fixes(cve)
 
     def unload_replaced(self) -> list[str]:
-        """Unload the patches that another patch took the place of by atomic replace.
+        """Unload the patches that another patch has replaced by atomic replace.
 
         The kernel leaves their modules loaded. A registered one could be enabled
         again; it is unloaded, too.
@@ -280,20 +373,7 @@ class Core:
 
         Source: delete_module(2), never forced.
         """
-        self.features.require("events")
-        replaced = [patch for patch in self.patches() if patch.state is PatchState.REPLACED]
-        for patch in replaced:
-            patch.unload()
-        return [patch.name for patch in replaced]
-
-    def _info(self, status: PatchStatus, patches: list[PatchStatus]) -> PatchInfo:
-        return loaded(
-            status,
-            patches,
-            enabled_order(self._sysfs),
-            module_file(self._root, self.release, status.name),
-            cve_parameter(self._root, status.name),
-        )
+        return run(self._kernel, self._unload_replaced())
 
     def monitor(self, source: EventSource = "netlink") -> Monitor:
         """Listen to events of all patches from now on.
@@ -304,34 +384,8 @@ class Core:
         Raises:
             UnsupportedError: klpctl is not used, or pyudev is not installed.
         """
-        if self.backend != "klpctl":
-            self.features.require("events")
+        self._require_events()
         return Monitor(source)
 
-    def _patch(self, name: str) -> Patch:
-        return Patch(name, self._backend, self._sysfs)
-
-    def _insert(self, path: str, name: str, options: str) -> None:
-        if (self._sysfs / "module" / name).exists():
-            raise PatchStateError(
-                f"cannot load {name}: a module of that name is loaded already",
-                errno=errno.EEXIST,
-                filename=path,
-                after="nothing has changed",
-                remedy="enable it, or unload it first",
-            )
-        running = next((s.name for s in self._backend.patches() if s.progress), None)
-        with explained(name):
-            modules.insert(path, name, options, running)
-
-
-def _klpctl_backend(sysfs: SysfsBackend) -> KlpctlBackend | None:
-    for attempt in ("as it is", "after modprobe"):
-        try:
-            return KlpctlBackend(sysfs)
-        except RefusedError as error:
-            if error.number != errno.ENOENT:
-                raise refusal(error.number, "read", _KLPCTL, extack=error.extack) from None
-        if attempt == "as it is" and not (os.geteuid() == 0 and modules.probe(_KLPCTL)):
-            return None
-    return None
+    def _make(self, name: str, loaded: Loaded | None = None) -> Patch:
+        return Patch(name, self._kernel, loaded and loaded.reload)

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessError",
+    "AlreadyError",
     "BadDataError",
     "BuildError",
     "CheckError",
+    "ClosedError",
+    "ConfirmationExpiredError",
     "KernelError",
     "LivepatchError",
     "MismatchError",
@@ -133,6 +136,13 @@ class PatchStateError(PatchRejectedError):
     """
 
 
+class AlreadyError(PatchStateError):
+    """The patch is so already: enabled, not enabled, confirmed, loaded. Nothing has changed.
+
+    Programs that converge pass *if_needed*, which makes this a success.
+    """
+
+
 class SymbolError(PatchRejectedError):
     """A function that the patch replaces does not exist, or its name is ambiguous.
 
@@ -146,8 +156,15 @@ class SymbolError(PatchRejectedError):
     func: str = ""
 
 
-class PatchNotFoundError(LivepatchError, LookupError):
+class PatchNotFoundError(LivepatchError, KeyError):
     """There is no such patch, or no such module file. Nothing has changed."""
+
+
+class ClosedError(LivepatchError, ValueError):
+    """The `Core` is closed, or was opened by the process that forked this one: open another.
+
+    Nothing was asked of the kernel.
+    """
 
 
 class BadDataError(LivepatchError, ValueError):
@@ -238,10 +255,17 @@ class TransitionReversedError(LivepatchError):
         state: Where the patch stands now.
     """
 
-    def __init__(self, message: str, *, patch: str, state: PatchState, after: str = "") -> None:
-        super().__init__(message, after=after)
+    def __init__(self, message: str, *, patch: str, state: PatchState, after: str = "", remedy: str = "") -> None:
+        super().__init__(message, after=after, remedy=remedy)
         self.patch = patch
         self.state = state
+
+
+class ConfirmationExpiredError(TransitionReversedError):
+    """Nobody confirmed the patch in time, or its owner ended: the kernel reverts it.
+
+    Enable it again, with more time.
+    """
 
 
 class UnsupportedError(LivepatchError):

@@ -3,84 +3,74 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from pylivepatch.errors import (
-    BadDataError,
-    PatchStateError,
-    TransitionBusyError,
-    UnsupportedError,
-)
-from pylivepatch.kernel import modules
-from pylivepatch.kernel.log import explained
-from pylivepatch.kernel.names import confirm_seconds, timeout_seconds
-from pylivepatch.state import Object, PatchState, PatchStatus, Target
-from pylivepatch.transition import OnTimeout, Transition
+from pylivepatch.errors import BadDataError
+from pylivepatch.kernel import changes
+from pylivepatch.kernel.changes import Options
+from pylivepatch.kernel.run import run
+from pylivepatch.transition import Transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from pylivepatch.kernel import Backend
+    from pylivepatch._flow import Course, Flow, OnProgress, OnTimeout
+    from pylivepatch.kernel import Kernel
+    from pylivepatch.state import Object, PatchState, PatchStatus
 
 __all__ = ["Patch"]
 
-_PAUSE = 0.005
-_GRACE = 5.0
 
+class BasePatch:
+    """What `Patch` and its namesake for asyncio have in common."""
 
-class Patch:
-    """A patch by its name, had from `Core`. Each property asks the kernel anew.
-
-    Attributes:
-        name: Name of the patch, which is its module's name.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        backend: Backend,
-        sysfs: Path,
-        reload: Callable[[], object] | None = None,
-    ) -> None:
-        self.name = name
-        self._backend = backend
-        self._sysfs = sysfs
+    def __init__(self, name: str, kernel: Kernel, reload: Callable[[], object] | None = None) -> None:
+        self._name = name
+        self._kernel = kernel
         self._reload = reload
-        # Seconds that the kernel has to let go of the module.
-        self._patience = modules.LAST_REFERENCE
+        # The window of the enable from here, in seconds.
+        self._window: float | None = None
 
     def __repr__(self) -> str:
         return f"<Patch {self.name}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Patch) and self.name == other.name
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self._key())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self.name} cannot be pickled or copied: a Patch belongs to its Core; pass on its name")
+
+    def _key(self) -> tuple[object, ...]:
+        return self.name, self._kernel.root
+
+    @property
+    def name(self) -> str:
+        """Name of the patch, which is its module's name."""
+        return self._name
 
     def status(self) -> PatchStatus:
         """Read everything about the patch at once.
 
         Raises:
-            PatchNotFoundError: It is gone.
+            PatchNotFoundError: It does not exist any more.
 
         Source: klpctl, KLPCTL_CMD_PATCH_GET; or /sys/kernel/livepatch/<patch> (4.0).
         """
-        return self._backend.patch(self.name)
+        return self._kernel.backend.patch(self.name)
 
     @property
     def state(self) -> PatchState:
-        """Where it stands now."""
+        """The state that it is in now."""
         return self.status().state
 
     @property
     def registered(self) -> bool:
-        """Registered with klpctl; otherwise an ordinary live patch module."""
+        """Whether it is registered with klpctl; otherwise it is a standalone patch."""
         return self.status().registered
 
     @property
@@ -93,15 +83,41 @@ class Patch:
         """What it changes: objects, and the functions in them."""
         return self.status().objects
 
+    def _enable(
+        self, options: Options, confirm_within: float | None, owned: bool, if_needed: bool
+    ) -> Flow[Course]:
+        self._window = confirm_within
+        return changes.enable(
+            self._kernel,
+            self.name,
+            options,
+            confirm_within=confirm_within,
+            owned=owned,
+            if_needed=if_needed,
+            reload=self._reload,
+        )
+
+    def _confirm(self, if_needed: bool) -> bool:
+        return changes.confirm(self._kernel, self.name, window=self._window, if_needed=if_needed)
+
+    def _force(self, accept_risk: bool) -> None:
+        if accept_risk is not True:
+            raise BadDataError(
+                f"cannot force {self.name}: the risk is not accepted",
+                after="nothing has changed",
+                remedy="reverse its transition instead, or pass accept_risk=True",
+            )
+        self._kernel.backend.force(self.name)
+
+
+class Patch(BasePatch):
+    """A patch by its name, obtained from `Core`. Each property asks the kernel anew."""
+
     @property
     def transition(self) -> Transition | None:
         """Its running transition, whoever started it, without a deadline; or None."""
-        status = self.status()
-        if status.progress is None or not status.state.in_transition:
-            return None
-        started = time.monotonic() if status.started is None else status.started
-        target = status.progress.target
-        return Transition(self, self._backend, target, started, None, "reverse")
+        course = changes.follow(self._kernel, self.status())
+        return None if course is None else Transition(self._kernel, course, self)
 
     def enable(
         self,
@@ -110,7 +126,9 @@ class Patch:
         on_timeout: OnTimeout = "reverse",
         wait: bool = True,
         confirm_within: float | None = None,
-        owned: bool = True,
+        owned: bool = False,
+        if_needed: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Transition:
         """Switch all tasks to the new code.
 
@@ -118,138 +136,150 @@ class Patch:
         and the deadline always has somebody to enforce it. With ``wait=False``
         it returns when the transition has started, and the transition is followed
         by iterating, in a ``with`` block, or by `Transition.wait`, where the
-        deadline is enforced then. Ctrl-C, and whatever else ends the wait of the bare
-        call, turns the transition round.
+        deadline is enforced then. Ctrl-C, and whatever else interrupts the wait,
+        reverses the transition.
 
-        A patch that is being disabled is turned round.
+        If the patch is being disabled, that transition is reversed.
 
         A caller that is killed leaves no transition without a deadline: with klpctl,
         and *on_timeout* "reverse", the kernel itself reverses it 5 s later.
 
-        With *confirm_within* the kernel takes the patch back by itself unless
-        `confirm` comes in time, whatever becomes of the caller: in mid-transition,
-        too, and at once when *owned* and the caller ends, or closes its `Core`.
+        With *confirm_within* the kernel itself reverts the patch unless `confirm`
+        is called in time, whatever becomes of the caller. It does so in
+        mid-transition, too. With *owned* it also reverts the patch as soon as the
+        caller ends, or closes its `Core`.
 
         Args:
             timeout: Seconds until the deadline; None waits for ever.
-            on_timeout: "reverse" turns the transition round at the deadline;
+            on_timeout: "reverse" reverses the transition at the deadline;
                 "report" leaves it going.
             wait: Whether to wait for the end.
-            confirm_within: Seconds from now in which it must be confirmed; infinite,
-                with *owned*, for as long as the caller lives; None: it need not be.
+            confirm_within: Seconds from now within which it must be confirmed.
+                Infinite, with *owned*: as long as the caller lives. None: it need
+                not be confirmed. Needs klpctl, and a registered patch.
             owned: With *confirm_within*: the end of the caller reverts it, too.
+            if_needed: Whether a patch that is enabled already, or being enabled, is
+                a success. Its confirmation window stays as it is then.
+            on_progress: Called with the progress while it is waited for, ten times a second.
 
         Returns:
             The transition, finished if it was waited for.
 
         Raises:
-            PatchStateError: It is already enabled. Nothing has changed.
+            AlreadyError: It is enabled already, or being enabled. Nothing has changed.
             TransitionBusyError: Another patch is in transition. Nothing has changed.
             PatchRejectedError: The livepatch core, or a pre-patch callback,
                 refused it. The kernel is as it was before.
             SymbolError: As above, because of a function's name.
-            UnsupportedError: It must be loaded anew for that: an ordinary live
-                patch module that was disabled. Nothing has changed.
+            UnsupportedError: It must be loaded again for that: a standalone
+                patch that was disabled. Nothing has changed.
             AccessError: The caller is not root. Nothing has changed.
-            PatchNotFoundError: It is gone.
+            PatchNotFoundError: It does not exist any more.
             TransitionTimeoutError: The deadline passed. The patch is not enabled
                 ("reverse"), or still being enabled ("report").
-            TransitionReversedError: Somebody else turned it round. The patch is
+            ConfirmationExpiredError: *confirm_within* was over before the transition
+                was. The patch is not enabled.
+            TransitionReversedError: Somebody else reversed it. The patch is
                 not enabled.
 
         Source: klp_enable_patch(); klpctl, KLPCTL_IOC_ENABLE.
         """
-        window = confirm_seconds(confirm_within, owned=owned)
-        deadline = None
-        if timeout is not None and on_timeout == "reverse":
-            deadline = timeout_seconds(timeout)
-        start = functools.partial(self._enable, confirm_within=window, owned=owned, deadline=deadline)
-        return self._change(start, Target.PATCHED, timeout, on_timeout, wait)
+        options = Options(timeout, on_timeout, wait, on_progress)
+        flow = self._enable(options, confirm_within, owned, if_needed)
+        return Transition(self._kernel, run(self._kernel, flow), self)
 
-    def confirm(self) -> None:
-        """Let it stay: it was enabled with *confirm_within*, by whomever.
+    def confirm(self, *, if_needed: bool = False) -> bool:
+        """Keep a patch that was enabled with *confirm_within*, by anyone: cancel its automatic revert.
+
+        Args:
+            if_needed: Whether it is a success when the patch is enabled and awaits no confirmation.
+
+        Returns:
+            Whether it awaited a confirmation.
 
         Raises:
-            PatchStateError: It awaits no confirmation: it never did, was confirmed,
-                or is being taken back. Nothing has changed.
+            AlreadyError: It is enabled, and awaits no confirmation. Nothing has changed.
+            ConfirmationExpiredError: It was not confirmed in time. The kernel reverts it, or has done so.
+            PatchStateError: It is not enabled. Nothing has changed.
             TransitionBusyError: Its own transition has not ended. Nothing has changed.
             UnsupportedError: klpctl is not used.
             AccessError: The caller is not root. Nothing has changed.
-            PatchNotFoundError: It is gone.
+            PatchNotFoundError: It does not exist any more.
 
         Source: klpctl, KLPCTL_IOC_CONFIRM.
         """
-        self._backend.confirm(self.name)
+        return self._confirm(if_needed)
 
     def revert(
-        self, timeout: float | None = 30.0, *, on_timeout: OnTimeout = "reverse", wait: bool = True
+        self,
+        timeout: float | None = 30.0,
+        *,
+        on_timeout: OnTimeout = "reverse",
+        wait: bool = True,
+        if_needed: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Transition:
         """Switch all tasks back to the old code.
 
         Waits as `enable` does, and its deadline is enforced alike: a reversed
-        revert leaves the patch enabled. A patch that is being enabled is turned
-        round. An ordinary live patch module is gone from the list of patches
-        afterwards when klpctl is not used, though its module stays loaded.
+        revert leaves the patch enabled. If the patch is being enabled, that transition is
+        reversed. When klpctl is not used, a standalone patch vanishes from the list of
+        patches afterwards, though its module stays loaded.
 
         Args:
             timeout: Seconds until the deadline; None waits for ever.
-            on_timeout: "reverse" turns the transition round at the deadline;
+            on_timeout: "reverse" reverses the transition at the deadline;
                 "report" leaves it going.
             wait: Whether to wait for the end.
+            if_needed: Whether a patch that is not enabled, or is being disabled, is a success.
+            on_progress: Called with the progress while it is waited for, ten times a second.
 
         Returns:
             The transition, finished if it was waited for.
 
         Raises:
-            PatchStateError: It is not enabled. Nothing has changed.
+            AlreadyError: It is not enabled, or is being disabled. Nothing has changed.
             TransitionBusyError: Another patch is in transition. Nothing has changed.
             PatchRejectedError: The livepatch core refused it. Nothing has changed.
             AccessError: The caller is not root. Nothing has changed.
-            PatchNotFoundError: It is gone.
+            PatchNotFoundError: It does not exist any more.
             TransitionTimeoutError: The deadline passed. The patch is still
                 enabled ("reverse"), or being disabled ("report").
-            TransitionReversedError: Somebody else turned it round. The patch is
+            TransitionReversedError: Somebody else reversed it. The patch is
                 enabled.
 
         Source: klpctl, KLPCTL_IOC_REVERT; or
         /sys/kernel/livepatch/<patch>/enabled (4.0).
         """
-        return self._change(self._backend.revert, Target.UNPATCHED, timeout, on_timeout, wait)
+        options = Options(timeout, on_timeout, wait, on_progress)
+        flow = changes.revert(self._kernel, self.name, options, if_needed=if_needed)
+        return Transition(self._kernel, run(self._kernel, flow), self)
 
-    def unload(self) -> None:
-        """Remove its module, waiting up to 2 s for the kernel to let go of it.
+    def unload(self, *, if_needed: bool = False) -> bool:
+        """Remove its module, waiting up to 2 s for the kernel to release it.
+
+        Args:
+            if_needed: Whether it is a success when no such module is loaded.
+
+        Returns:
+            Whether a module was removed.
 
         Raises:
             PatchStateError: It is enabled, in transition, was forced, or its
                 module is in use. It stays loaded.
             AccessError: The caller is not root. It stays loaded.
-            PatchNotFoundError: It is gone.
+            PatchNotFoundError: It does not exist any more.
 
         Source: delete_module(2), never forced.
         """
-        status = self.status()
-        why = remedy = ""
-        if status.state.in_transition:
-            why, remedy = f"it is {status.state}", "wait for the end of its transition"
-        elif status.state is PatchState.ENABLED:
-            why, remedy = "it is enabled", "revert it first"
-        elif status.forced:
-            why, remedy = "tasks were forced to leave its code", "it can go with a reboot only"
-        if why:
-            raise PatchStateError(
-                f"cannot unload {self.name}: {why}",
-                errno=errno.EBUSY,
-                after="nothing has changed",
-                remedy=remedy,
-            )
-        modules.remove(self.name, self._sysfs, self._patience)
+        return run(self._kernel, changes.unload(self._kernel, self.name, if_needed=if_needed))
 
     def force(self, *, accept_risk: bool) -> None:
         """End its transition without waiting for its tasks. May crash the kernel.
 
         Tasks that run old code go on with it while others run the new: the
-        consistency model is broken, and a module whose code is left so can never be unloaded. Prefer
-        `Transition.reverse`.
+        consistency model is broken, and a module whose code is left so can never be
+        unloaded. Prefer `Transition.reverse`.
 
         Args:
             accept_risk: Must be True: the caller knows that.
@@ -258,57 +288,9 @@ class Patch:
             BadDataError: The risk is not accepted. Nothing has changed.
             PatchStateError: It is not in transition. Nothing has changed.
             AccessError: The caller is not root. Nothing has changed.
-            PatchNotFoundError: It is gone.
+            PatchNotFoundError: It does not exist any more.
 
         Source: klp_force_transition(); klpctl, KLPCTL_IOC_FORCE; or
         /sys/kernel/livepatch/<patch>/force (4.15).
         """
-        if accept_risk is not True:
-            raise BadDataError(
-                f"cannot force {self.name}: the risk is not accepted",
-                after="nothing has changed",
-                remedy="reverse its transition instead, or pass accept_risk=True",
-            )
-        self._backend.force(self.name)
-
-    def _change(
-        self,
-        start: Callable[[str], None],
-        target: Target,
-        timeout: float | None,
-        on_timeout: OnTimeout,
-        wait: bool,
-    ) -> Transition:
-        timeout = timeout_seconds(timeout)
-        end = time.monotonic() + self._patience
-        while True:
-            started = time.monotonic()
-            transition = Transition(self, self._backend, target, started, timeout, on_timeout)
-            try:
-                with explained(self.name):
-                    start(self.name)
-                break
-            except TransitionBusyError as error:
-                # No patch is named: the kernel is about to let go of the module.
-                if error.patch is not None or started >= end:
-                    raise
-                time.sleep(_PAUSE)
-        with transition if wait else contextlib.nullcontext():
-            transition.progress()
-        return transition
-
-    def _enable(self, name: str, *, confirm_within: float | None, owned: bool, deadline: float | None) -> None:
-        # Whoever waits reverses it first; the kernel does when nobody is there any more.
-        last = None if deadline is None else deadline + _GRACE
-        try:
-            self._backend.enable(name, confirm_within, owned, last)
-        except UnsupportedError:
-            status = self.status()
-            # By being loaded an ordinary module is enabled, and awaits no confirmation.
-            unasked = confirm_within is not None and not status.registered
-            if self._reload is None or unasked or status.state is not PatchState.DISABLED:
-                raise
-            self.unload()
-            self._reload()
-            if self.registered:
-                self._backend.enable(name, confirm_within, owned, last)
+        self._force(accept_risk)

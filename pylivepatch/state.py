@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pylivepatch.errors import BadDataError, UnsupportedError
 
@@ -207,6 +207,11 @@ class PatchStatus:
     progress: Progress | None
     started: float | None = None
     confirm_until: float | None = None
+
+    @classmethod
+    def absent(cls, name: str) -> Self:
+        """The status of a patch that does not exist any more: disabled."""
+        return cls(name, PatchState.DISABLED, False, None, False, (), None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

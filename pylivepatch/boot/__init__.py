@@ -7,23 +7,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import platform
 from typing import TYPE_CHECKING, Literal, Self
 
 from pylivepatch.boot.store import Installed, Store, crash_marker
 from pylivepatch.core import Core
 from pylivepatch.errors import LivepatchError, TransitionReversedError, TransitionTimeoutError
-from pylivepatch.module import ModuleFile
 from pylivepatch.state import PatchState, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pylivepatch.boot.marker import CrashMarker
-    from pylivepatch.patch import Patch
 
 __all__ = ["Boot", "BootOutcome", "BootStep"]
 
@@ -157,32 +153,16 @@ class Boot:
 
 
 def _apply(core: Core, installed: Installed) -> BootOutcome:
-    patch = next((each for each in core.patches() if each.name == installed.name), None)
+    patch = core.get(installed.name)
     if patch is not None:
-        state = patch.state
-        if state in (PatchState.ENABLED, PatchState.REPLACED):
+        if patch.state in (PatchState.ENABLED, PatchState.REPLACED):
             return BootOutcome.ALREADY
-        _switch(patch)
-        return BootOutcome.APPLIED
-    ModuleFile.open(installed.path).check(core.release, platform.machine())
-    patch = core.load(installed.path, **installed.params)
-    try:
-        _switch(patch)
-    except BaseException:
-        with contextlib.suppress(LivepatchError):
-            patch.unload()
-        raise
+        transition = patch.transition
+        if transition is not None and transition.target is Target.PATCHED:
+            # Somebody began, and ended before it did.
+            with transition.within(_TIMEOUT):
+                return BootOutcome.APPLIED
+    # Parameters are for a module that is loaded.
+    params = {} if patch is not None and patch.registered else installed.params
+    core.apply(installed.path, params=params, timeout=_TIMEOUT)
     return BootOutcome.APPLIED
-
-
-def _switch(patch: Patch) -> None:
-    """Have a patch enabled; when that is left early it is turned round."""
-    transition = patch.transition
-    if transition is not None and transition.target is Target.PATCHED:
-        transition.within(_TIMEOUT)
-    elif patch.state is PatchState.ENABLED:
-        return
-    else:
-        transition = patch.enable(_TIMEOUT, wait=False)
-    with transition:
-        pass

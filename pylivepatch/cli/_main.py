@@ -7,16 +7,22 @@ import importlib
 
 import click
 
-from pylivepatch.cli._session import Session, report
+from pylivepatch.cli._session import Session, interruptible, report, report_interruption
 from pylivepatch.errors import LivepatchError
 
 _EPILOG = """\b
 Exit codes:
-  0  done                              6  taken back: timed out, reversed, check failed
-  2  usage                             7  timed out, still in transition
-  3  not permitted                     8  refused by the kernel
-  4  no such patch or file             9  not supported here
-  5  another transition is running   130  interrupted
+    0  done
+    2  usage
+    3  not permitted
+    4  no such patch or file
+    5  another transition is running
+    6  reverted: timed out, not confirmed, or a check failed
+    7  timed out, still in transition
+    8  refused
+    9  not supported here
+   10  it is so already
+  128  and the signal's number: interrupted; 130 by Ctrl-C
 """
 
 
@@ -48,12 +54,14 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; report what it raises."""
+        session = ctx.ensure_object(Session)
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except LivepatchError as error:
-            ctx.exit(report(ctx.ensure_object(Session), error))
-        except KeyboardInterrupt:
-            ctx.exit(Session.INTERRUPTED)
+            ctx.exit(report(session, error))
+        except KeyboardInterrupt as error:
+            ctx.exit(report_interruption(session, error))
 
 
 @click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

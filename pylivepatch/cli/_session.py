@@ -11,15 +11,18 @@ import contextlib
 import dataclasses
 import json
 import math
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 from pylivepatch.core import Core
 from pylivepatch.errors import (
     AccessError,
+    AlreadyError,
     BadDataError,
     CheckError,
     KernelError,
@@ -33,15 +36,18 @@ from pylivepatch.errors import (
 )
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from pylivepatch._flow import OnProgress, OnTimeout
     from pylivepatch.patch import Patch
-    from pylivepatch.state import PatchStatus, Target
-    from pylivepatch.transition import OnTimeout, Transition
+    from pylivepatch.state import PatchStatus, Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 # The first that fits, so leaves before their bases.
 _CODES: tuple[tuple[type[LivepatchError], int], ...] = (
     (AccessError, 3),
+    (AlreadyError, 10),
     (PatchNotFoundError, 4),
     (TransitionBusyError, 5),
     (TransitionReversedError, 6),
@@ -54,17 +60,19 @@ _CODES: tuple[tuple[type[LivepatchError], int], ...] = (
 _STILL_IN_TRANSITION = 7
 _REVERSED = 6
 _OTHER = 8
+_SIGNALLED = 128
+_SAME_SIGNAL = 1.0
 
 
 @dataclasses.dataclass
 class Session:
     """The options that all commands share."""
 
-    INTERRUPTED: ClassVar[int] = 130
-
     backend: str = "auto"
     root: str = "/"
     json: bool = False
+    subject: str = ""
+    """The patch that the command changes."""
 
     def core(self) -> Core:
         """Reach the kernel as the options say."""
@@ -113,7 +121,7 @@ def timeout_options(command: _Command) -> _Command:
         type=click.Choice(["reverse", "report"]),
         default="reverse",
         show_default=True,
-        help="Turn the transition round, or leave it going.",
+        help="Reverse the transition, or leave it going.",
     )(command)
     return click.option(
         "--timeout",
@@ -186,10 +194,11 @@ def exit_code(error: LivepatchError) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), _OTHER)
 
 
-def follow(session: Session, transition: Transition) -> None:
-    """Wait for the end of a transition, with a bar on a terminal."""
+@contextlib.contextmanager
+def progress_bar(session: Session, name: str) -> Iterator[OnProgress | None]:
+    """Show the progress of a patch's transition on a terminal; yields what it is to be called with."""
     if session.json or not sys.stderr.isatty():
-        transition.wait()
+        yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -203,49 +212,85 @@ def follow(session: Session, transition: Transition) -> None:
         TimeElapsedColumn(),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task(f"{transition.patch.name} → {transition.target}", total=None)
-        for progress in transition:
-            bars.update(bar, completed=progress.done, total=progress.total or None)
+        bar = bars.add_task(name, total=None)
+
+        def show(progress: Progress) -> None:
+            bars.update(
+                bar, description=f"{name} → {progress.target}", completed=progress.done, total=progress.total or None
+            )
+
+        yield show
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextlib.contextmanager
-def interruptible(
-    session: Session, find: Callable[[], Patch], target: Target, *, unload: bool = False
-) -> Iterator[None]:
-    """Let Ctrl-C in the body turn the patch's transition to `target` round.
+def interruptible() -> Iterator[None]:
+    """Make Ctrl-C, SIGTERM and SIGHUP end the body by an exception, so that what it began is reversed.
 
-    What was started is asked of the kernel, so that no moment is too early or too
-    late for it. A second Ctrl-C stops the wait for the reversal.
+    One that follows within a second is taken for the same: a terminal that is closed
+    sends more than one. A later one ends the wait for the reversal.
     """
+    last = -math.inf
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > _SAME_SIGNAL:
+            raise Interrupted(number)
+
+    handlers = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # What nohup(1) ignores stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
-    except KeyboardInterrupt:
-        name, state = "", "not loaded"
-        with contextlib.suppress(LivepatchError, KeyboardInterrupt):
-            patch = find()
-            name, state = patch.name, str(patch.state)
-            try:
-                running = patch.transition
-                if running is not None and running.target is target:
-                    running.reverse()
-                    running.wait()
-            finally:
-                state = str(patch.state)
-            if unload and not patch.state.in_transition:
-                patch.unload()
-                state = "not loaded"
-        if session.json:
-            data = {"type": "Interrupted", "message": "interrupted", "patch": name, "state": state}
-            click.echo(json.dumps({"error": data}), err=True)
-        else:
-            click.echo(f"pylivepatch: interrupted; patch {name} is {state}", err=True)
-        click.get_current_context().exit(Session.INTERRUPTED)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def changed(session: Session, patch: Patch, transition: Transition | None) -> None:
-    """Print where a patch stands after a change, and how long that took."""
+def report_interruption(session: Session, error: KeyboardInterrupt) -> int:
+    """Print that the command was interrupted, and the state its patch is in; return the exit code."""
+    data, words, code = interruption(session, error)
+    # The terminal may be what was closed.
+    with contextlib.suppress(OSError):
+        click.echo(json.dumps({"error": data}) if session.json else f"pylivepatch: {words}", err=True)
+    return code
+
+
+def interruption(session: Session, error: KeyboardInterrupt) -> tuple[dict[str, object], str, int]:
+    """An interruption as JSON shows it, in words, and its exit code."""
+    number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+    message = f"interrupted by {signal.Signals(number).name}"
+    name, state = session.subject, None
+    words = [message]
+    if name:
+        state = "not loaded"
+        with contextlib.suppress(LivepatchError, OSError), Core("sysfs", root=session.root) as core:
+            state = str(core.patch(name).state)
+        words.append(f"{name} is {state}")
+    notes = list(getattr(error, "__notes__", ()))
+    data: dict[str, object] = {"type": "Interrupted", "message": message, "patch": name or None, "state": state}
+    data["notes"] = notes
+    return data, "; ".join(words + notes), _SIGNALLED + number
+
+
+def changed(session: Session, patch: Patch, duration: float | None) -> None:
+    """Print the state of a patch after a change, and how long that took."""
     status = patch.status()
-    duration = transition.duration if transition is not None and transition.finished else None
     text = f"{status.name}: {status.state}"
     if duration is not None:
         text = f"{text}, in {duration:.3f} s"

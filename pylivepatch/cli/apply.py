@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +14,10 @@ from pylivepatch.cli._session import (
     Session,
     error_data,
     exit_code,
-    follow,
+    interruption,
     json_option,
     policy,
+    progress_bar,
     timeout_options,
 )
 from pylivepatch.errors import LivepatchError
@@ -26,9 +25,6 @@ from pylivepatch.preflight import Severity
 from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
     from pylivepatch.preflight import Finding
 
 _FATAL = 8
@@ -54,24 +50,24 @@ def apply(session: Session, files: tuple[Path, ...], dry_run: bool, timeout: flo
             steps += Sequence.read(file)
         else:
             steps.append(Step(file=file, timeout=timeout, on_timeout=policy(on_timeout)))
-    with session.core() as core:
-        progress = _Progress(session, len(steps))
-        sequence = Sequence(core, steps, follow=lambda transition: follow(session, transition), notify=progress.show)
+    with session.core() as core, progress_bar(session, "") as show:
+        lines = _Progress(session, len(steps))
+        progress = None if show is None else lambda _, progress: show(progress)
+        sequence = Sequence(core, steps, notify=lines.show, on_progress=progress)
         if dry_run:
             click.get_current_context().exit(_planned(session, sequence.plan()))
-        with _terminable():
-            try:
-                sequence.run()
-            except LivepatchError as error:
-                code = exit_code(error)
-                _failed(session, sequence, error_data(error), str(error))
-            except KeyboardInterrupt:
-                code = Session.INTERRUPTED
-                _failed(session, sequence, {"type": "Interrupted", "message": "interrupted"}, "interrupted")
-            else:
-                code = 0
-                text = f"{len(steps)} of {len(steps)} steps done"
-                session.result({"steps": [_report(report) for report in sequence.reports]}, text)
+        try:
+            sequence.run()
+        except LivepatchError as error:
+            code = exit_code(error)
+            _failed(session, sequence, error_data(error), str(error))
+        except KeyboardInterrupt as error:
+            data, words, code = interruption(session, error)
+            _failed(session, sequence, data, words)
+        else:
+            code = 0
+            text = f"{len(steps)} of {len(steps)} steps done"
+            session.result({"steps": [_report(report) for report in sequence.reports]}, text)
     click.get_current_context().exit(code)
 
 
@@ -171,17 +167,3 @@ def _planned(session: Session, planned: list[PlannedStep]) -> int:
 
 def _fatal(finding: Finding) -> bool:
     return finding.severity is Severity.FATAL
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C: whoever stops the service gets everything taken back, too."""
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,12 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import math
-import subprocess
-import sys
-from collections.abc import Callable
+import errno
 from typing import TYPE_CHECKING
 
 import click
@@ -16,73 +11,20 @@ import click
 from pylivepatch.cli._session import (
     Session,
     changed,
-    follow,
-    interruptible,
     json_option,
     policy,
+    progress_bar,
     waiting_options,
 )
 from pylivepatch.cli.completion import patch_names
-from pylivepatch.errors import CheckError, PatchStateError
-from pylivepatch.state import Target
+from pylivepatch.kernel.refusal import refusal
+from pylivepatch.sequence import Sequence, Step
+from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
+    from pylivepatch._flow import OnProgress, OnTimeout
+    from pylivepatch.core import Core
     from pylivepatch.patch import Patch
-    from pylivepatch.transition import Transition
-
-
-def _change(
-    session: Session,
-    name: str,
-    target: Target,
-    timeout: float | None,
-    on_timeout: str,
-    no_wait: bool,
-    confirm_within: float | None = None,
-    check: str | None = None,
-    unload_replaced: bool = False,
-) -> None:
-    with session.core() as core:
-        patch = core.patch(name)
-        start: Callable[..., Transition] = patch.revert
-        if target is Target.PATCHED:
-            # With a check somebody is here to confirm: our end is the patch's end.
-            window = math.inf if check is not None and confirm_within is None else confirm_within
-            start = functools.partial(patch.enable, confirm_within=window, owned=check is not None)
-        with interruptible(session, lambda: patch, target):
-            transition = start(timeout, on_timeout=policy(on_timeout), wait=False)
-            if not no_wait:
-                follow(session, transition)
-            if check is not None:
-                _confirm_if(check, patch)
-            if unload_replaced:
-                core.unload_replaced()
-            changed(session, patch, transition)
-
-
-def _confirm_if(check: str, patch: Patch) -> None:
-    """Confirm a patch if a command succeeds; otherwise take it back, and raise."""
-    try:
-        status = subprocess.run(check, shell=True, check=False, stdout=sys.stderr).returncode
-    except KeyboardInterrupt:
-        _take_back(patch)
-        raise
-    if status == 0:
-        patch.confirm()
-        return
-    _take_back(patch)
-    raise CheckError(
-        f"the check of {patch.name} failed with exit status {status}: {check}",
-        after=f"the patch was taken back and is {patch.state}",
-        remedy="find out what the check found",
-    )
-
-
-def _take_back(patch: Patch) -> None:
-    """Revert a patch, unless the kernel has done that when its window ended."""
-    with contextlib.suppress(PatchStateError):
-        # Not in one call: when that is interrupted, the revert goes on.
-        patch.revert(wait=False).wait()
 
 
 @click.command()
@@ -117,7 +59,43 @@ def enable(
         raise click.UsageError("--check needs the end of the transition: leave --no-wait out")
     if unload_replaced and (no_wait or (confirm_within is not None and check is None)):
         raise click.UsageError("--unload-replaced needs a patch that is to stay: enabled, and confirmed")
-    _change(session, name, Target.PATCHED, timeout, on_timeout, no_wait, confirm_within, check, unload_replaced)
+    with session.core() as core:
+        patch = core.patch(name)
+        session.subject = patch.name
+        with progress_bar(session, patch.name) as show:
+            if check is None:
+                transition = patch.enable(
+                    timeout,
+                    on_timeout=policy(on_timeout),
+                    wait=not no_wait,
+                    confirm_within=confirm_within,
+                    on_progress=show,
+                )
+                duration = transition.duration if transition.finished else None
+            else:
+                duration = _enable_checked(core, patch, check, timeout, policy(on_timeout), confirm_within, show)
+        if unload_replaced:
+            core.unload_replaced()
+        changed(session, patch, duration)
+
+
+def _enable_checked(
+    core: Core,
+    patch: Patch,
+    check: str,
+    timeout: float | None,
+    on_timeout: OnTimeout,
+    confirm_within: float | None,
+    show: OnProgress | None,
+) -> float | None:
+    """Enable a patch, and confirm it if a check succeeds; otherwise revert it. Returns how long that took."""
+    if patch.state in (PatchState.ENABLED, PatchState.ENABLING):
+        raise refusal(errno.EALREADY, "enable", patch.name)
+    step = Step(
+        name=patch.name, timeout=timeout, on_timeout=on_timeout, check=check, confirm_within=confirm_within
+    )
+    sequence = Sequence(core, [step], on_progress=None if show is None else lambda _, progress: show(progress))
+    return sequence.run().reports[0].duration
 
 
 @click.command()
@@ -139,7 +117,12 @@ def confirm(session: Session, name: str) -> None:
 @click.pass_obj
 def revert(session: Session, name: str, timeout: float | None, on_timeout: str, no_wait: bool) -> None:
     """Revert the patch NAME: switch all tasks back to the old code."""
-    _change(session, name, Target.UNPATCHED, timeout, on_timeout, no_wait)
+    with session.core() as core:
+        patch = core.patch(name)
+        session.subject = patch.name
+        with progress_bar(session, patch.name) as show:
+            transition = patch.revert(timeout, on_timeout=policy(on_timeout), wait=not no_wait, on_progress=show)
+        changed(session, patch, transition.duration if transition.finished else None)
 
 
 @click.command()

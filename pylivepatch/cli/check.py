@@ -25,7 +25,7 @@ def check(session: Session, file: str, params: dict[str, str | int | bool]) -> N
     see is not checked for others, and is said to be so.
     """
     with session.core() as core:
-        findings = core.preflight(file, **params)
+        findings = core.preflight(file, params=params)
     name = ModuleFile.open(file).name
     fatal = [finding for finding in findings if finding.severity is Severity.FATAL]
     data = {

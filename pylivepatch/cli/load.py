@@ -8,16 +8,13 @@ import click
 from pylivepatch.cli._session import (
     Session,
     changed,
-    follow,
-    interruptible,
     json_option,
     policy,
+    progress_bar,
     waiting_options,
 )
 from pylivepatch.cli.completion import patch_names
-from pylivepatch.errors import TransitionReversedError, TransitionTimeoutError
 from pylivepatch.module import ModuleFile
-from pylivepatch.state import Target
 
 
 def parameters(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> dict[str, str | int | bool]:
@@ -51,22 +48,12 @@ def load(
     is enabled by being loaded; when its deadline passes it is reversed and
     unloaded.
     """
-    with session.core() as core:
-        find = lambda: core.patch(ModuleFile.open(file).name)  # noqa: E731
-        with interruptible(session, find, Target.PATCHED, unload=True):
-            patch = core.load(file, **params)
-            transition = patch.transition
-            if transition is not None:
-                transition.within(timeout, policy(on_timeout))
-                if not no_wait:
-                    try:
-                        follow(session, transition)
-                    except (TransitionTimeoutError, TransitionReversedError) as error:
-                        if not error.state.in_transition:
-                            patch.unload()
-                            error.after = "it was reversed and unloaded"
-                        raise
-            changed(session, patch, transition)
+    session.subject = ModuleFile.open(file).name
+    with session.core() as core, progress_bar(session, session.subject) as show:
+        patch = core.load(
+            file, params=params, timeout=timeout, on_timeout=policy(on_timeout), wait=not no_wait, on_progress=show
+        )
+        changed(session, patch, None)
 
 
 @click.command()

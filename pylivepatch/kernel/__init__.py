@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: MIT
-"""How the kernel is reached. Here: what `Core`, `Patch` and `Transition` need of it.
+"""How the kernel is reached. Here: the connection that a `Core` has, and what its backends offer.
 
 Private: what users call is in `pylivepatch` itself.
 
 * `klpctl`, `sysfs`: the two backends. `netlink`, `wire`: the socket and the messages of klpctl.
 * `modules`, `names`: loading and removing modules; how names and parameters are spelled.
 * `refusal`, `log`: error numbers as exceptions, and the kernel log's words for them.
+* `run`: performs the effects of a flow, one after the other.
 * `symbols`, `probes`: what the running kernel's symbol table and memory, kprobes and ftrace tell.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import time
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from pylivepatch.errors import BadDataError, ClosedError, PatchNotFoundError
+from pylivepatch.state import PatchStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pylivepatch.state import Blocker, Features, PatchStatus, Task
+    from pylivepatch.kernel.klpctl import KlpctlBackend
+    from pylivepatch.kernel.sysfs import SysfsBackend
+    from pylivepatch.state import Blocker, Features, Task
 
-__all__ = ["Backend", "BackendName", "PollingWatch", "Watch", "wait_by"]
+__all__ = ["Backend", "BackendChoice", "BackendName", "Kernel", "PollingWatch", "Watch", "wait_by"]
 
 BackendName = Literal["klpctl", "sysfs"]
+BackendChoice = Literal["auto", "klpctl", "sysfs"]
 
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.1
@@ -98,6 +109,114 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of the kernel."""
+
+
+class Kernel:
+    """A connection to the livepatch core, of one process, until it is closed.
+
+    Args:
+        choice: "auto" takes klpctl where it is, or can be loaded; "klpctl" and "sysfs" insist.
+        root: Where /sys and /proc are found; another than "/" is a captured tree.
+
+    Raises:
+        UnsupportedError: The kernel has no livepatch core; klpctl was asked for
+            and is not there; or klpctl is another version than this package.
+        AccessError: klpctl may not be used by the caller.
+        BadDataError: There is no such backend.
+    """
+
+    def __init__(self, choice: BackendChoice, root: str | os.PathLike[str]) -> None:
+        from pylivepatch.kernel.sysfs import SysfsBackend
+
+        if choice not in ("auto", "klpctl", "sysfs"):
+            raise BadDataError(f"unknown backend {choice!r}", remedy="give auto, klpctl or sysfs")
+        self.root = Path(root).absolute()
+        self.sysfs = self.root / "sys"
+        sysfs = SysfsBackend(self.root)
+        captured = self.root.resolve() != Path("/")
+        if captured and choice == "klpctl":
+            raise BadDataError("a captured tree has no klpctl", remedy="take the backend sysfs")
+        self._backend: Backend = sysfs if captured or choice == "sysfs" else _live_backend(choice, sysfs)
+        self._closed = ""
+        _OPEN.add(self)
+
+    @property
+    def backend(self) -> Backend:
+        """The way to the kernel.
+
+        Raises:
+            ClosedError: It was closed, or another process opened it.
+        """
+        if self._closed:
+            raise ClosedError(
+                f"the connection to the kernel {self._closed}", after="nothing has changed", remedy="open another Core"
+            )
+        return self._backend
+
+    @property
+    def name(self) -> BackendName:
+        """The backend's name, of a closed connection too."""
+        return self._backend.name
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, as ``uname -r`` prints it."""
+        return (self.root / "proc/sys/kernel/osrelease").read_text().strip()
+
+    def status(self, name: str) -> PatchStatus:
+        """Read a patch; one that does not exist reads as disabled."""
+        try:
+            return self.backend.patch(name)
+        except PatchNotFoundError:
+            return PatchStatus.absent(name)
+
+    def close(self, why: str = "is closed") -> None:
+        """Close it; what is used afterwards raises ClosedError."""
+        if not self._closed:
+            self._closed = why
+            self._backend.close()
+
+
+_OPEN: weakref.WeakSet[Kernel] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """Let go, in a forked child, of what its parent has open.
+
+    The two would get each other's answers, and a patch that the parent owns would
+    not be reverted at its end for as long as the child holds the device.
+    """
+    for kernel in list(_OPEN):
+        kernel.close("was opened by the process that forked this one")
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _live_backend(choice: BackendChoice, sysfs: SysfsBackend) -> Backend:
+    from pylivepatch.kernel.refusal import no_klpctl
+
+    backend = _klpctl_backend(sysfs)
+    if backend is None and choice == "klpctl":
+        raise no_klpctl("klpctl cannot be used", "klpctl", sysfs.sysfs)
+    return backend or sysfs
+
+
+def _klpctl_backend(sysfs: SysfsBackend) -> KlpctlBackend | None:
+    from pylivepatch.kernel import modules
+    from pylivepatch.kernel.klpctl import KlpctlBackend
+    from pylivepatch.kernel.netlink import RefusedError
+    from pylivepatch.kernel.refusal import refusal
+
+    for attempt in ("as it is", "after modprobe"):
+        try:
+            return KlpctlBackend(sysfs)
+        except RefusedError as error:
+            if error.number != errno.ENOENT:
+                raise refusal(error.number, "read", "klpctl", extack=error.extack) from None
+        if attempt == "as it is" and not (os.geteuid() == 0 and modules.probe("klpctl")):
+            return None
+    return None
 
 
 class PollingWatch:

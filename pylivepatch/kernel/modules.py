@@ -4,36 +4,46 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import time
 from typing import TYPE_CHECKING
 
 from pylivepatch._shim import lib
 from pylivepatch.errors import PatchRejectedError, PatchStateError
+from pylivepatch.kernel.log import explained
 from pylivepatch.kernel.refusal import refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LAST_REFERENCE = 2.0
-_PAUSE = 0.002
+    from pylivepatch.kernel import Kernel
 
 
-def insert(path: str, name: str, options: str, busy: str | None) -> None:
+def insert(path: str, name: str, options: str, kernel: Kernel) -> None:
     """Load a module file; its init function has run when this returns.
 
     Args:
         path: The file, plain or compressed.
-        name: The module's name, for messages.
+        name: The module's name.
         options: Its parameters.
-        busy: Name of the patch in transition, for messages.
+        kernel: Where it is loaded.
 
     Raises:
         KernelError: The kernel refused it; the kernel is as it was before.
     """
-    result = lib.plp_module_insert(os.fsencode(path), options.encode())
-    if result < 0:
-        raise refusal(-result, "load", name, busy=busy, filename=path)
+    if (kernel.sysfs / "module" / name).exists():
+        raise PatchStateError(
+            f"cannot load {name}: a module of that name is loaded already",
+            errno=errno.EEXIST,
+            filename=path,
+            after="nothing has changed",
+            remedy="enable it, or unload it first",
+        )
+    running = next((status.name for status in kernel.backend.patches() if status.progress), None)
+    with explained(name):
+        result = lib.plp_module_insert(os.fsencode(path), options.encode())
+        if result < 0:
+            raise refusal(-result, "load", name, busy=running, filename=path)
 
 
 def probe(name: str) -> bool:
@@ -41,26 +51,23 @@ def probe(name: str) -> bool:
     return lib.plp_module_probe(name.encode()) >= 0
 
 
-def remove(name: str, sysfs: Path, patience: float = LAST_REFERENCE) -> None:
-    """Unload a module when the kernel has let go of it.
+def remove(name: str, sysfs: Path) -> None:
+    """Unload a module, if the kernel has released it.
 
     Args:
         name: The module.
         sysfs: /sys.
-        patience: Seconds that the kernel has to let go of it.
 
     Raises:
-        PatchRejectedError: It is still in use then; by whom is said.
+        PatchStateError: It is still in use, by whom is said; with EAGAIN when it
+            has references, which may be released soon.
         AccessError: The caller is not root.
         PatchNotFoundError: No such module is loaded.
     """
-    module = sysfs / "module" / name
-    end = time.monotonic() + patience
-    while _references(module) > 0 and time.monotonic() < end:
-        time.sleep(_PAUSE)
     result = lib.plp_module_remove(name.encode())
     if result == 0:
         return
+    module = sysfs / "module" / name
     error = refusal(-result, "unload", name, filename=str(module))
     if isinstance(error, PatchRejectedError):
         raise PatchStateError(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pylivepatch.errors import (
     AccessError,
+    AlreadyError,
     KernelError,
     LivepatchError,
     PatchNotFoundError,
@@ -42,7 +43,7 @@ _TABLE: dict[tuple[str, int], _Row] = {
     ("", errno.ENOENT): _Row(PatchNotFoundError, "there is no such patch", "load it first"),
     ("", errno.EBUSY): _Row(TransitionBusyError, "a transition is running", "try again when it has ended"),
     ("", errno.EOPNOTSUPP): _Row(UnsupportedError, "this kernel cannot do that for this patch", _RELOAD),
-    ("enable", errno.EALREADY): _Row(PatchStateError, "it is already enabled, or being enabled", "revert it first"),
+    ("enable", errno.EALREADY): _Row(AlreadyError, "it is already enabled, or being enabled", "nothing has to be done"),
     ("enable", errno.EINVAL): _Row(
         PatchRejectedError,
         "the livepatch core refused it: a function does not exist or its name is ambiguous",
@@ -56,7 +57,7 @@ _TABLE: dict[tuple[str, int], _Row] = {
         PatchStateError, "no confirmation is awaited, or its time is over", "enable it with a time to confirm in"
     ),
     ("revert", errno.EALREADY): _Row(
-        PatchStateError, "it is not enabled, or already being disabled", "enable it first"
+        AlreadyError, "it is not enabled, or already being disabled", "nothing has to be done"
     ),
     ("force", errno.EINVAL): _Row(
         PatchStateError, "it is not in transition", "only a running transition can be forced"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from pylivepatch.elf.file import SUFFIXES, Image, build_id, damage, module_name, unpacked
 from pylivepatch.errors import BadDataError, LivepatchError
+from pylivepatch.kernel.sysfs import enabled_order
 from pylivepatch.module import ModuleFile
 from pylivepatch.module.declared import UnreadableError, declared
 
@@ -161,18 +162,18 @@ class PatchInfo:
         return next(iter(self.file.values(key)), "") if self.file else ""
 
 
-def loaded(
-    status: PatchStatus, others: list[PatchStatus], order: list[str] | None, path: Path | None, cves: str
-) -> PatchInfo:
-    """Say what is known about a patch that is loaded.
+def loaded(status: PatchStatus, others: list[PatchStatus], root: Path, release: str) -> PatchInfo:
+    """Gather what is known about a patch that is loaded.
 
     Args:
         status: The patch.
         others: All patches.
-        order: Names of the enabled patches, the oldest first; None when not known.
-        path: Its module file, if that is known.
-        cves: What its parameter says that it fixes, or "".
+        root: Where /sys, /lib and /var are found.
+        release: The kernel's release.
     """
+    path = module_file(root, release, status.name)
+    cves = cve_parameter(root, status.name)
+    order = enabled_order(root / "sys")
     base = PatchInfo.open(path) if path else None
     objects: tuple[Object, ...] | None = status.objects
     unreadable = ""

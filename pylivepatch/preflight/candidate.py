@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylivepatch.elf.file import damage
+from pylivepatch.elf.file import Image, damage
 from pylivepatch.module import ModuleFile
 from pylivepatch.module.declared import Declared, UnreadableError, declared
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.state import PatchState
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from pylivepatch.elf.file import Image
-    from pylivepatch.kernel import BackendName
+    from pylivepatch.kernel import BackendName, Kernel
     from pylivepatch.state import Features, PatchStatus
 
 ROOT = "run it as root"
@@ -93,6 +94,25 @@ class Candidate:
             return (self.root / path).read_text(errors="replace").strip()
         except OSError:
             return None
+
+
+def read(path: str | os.PathLike[str], params: Mapping[str, str | int | bool], kernel: Kernel) -> Candidate:
+    """Read a module file that may be loaded into a kernel.
+
+    Raises:
+        PatchNotFoundError: There is no such file.
+        ModuleFileError: It is not a kernel module, or damaged.
+    """
+    return Candidate(
+        image=Image.read(Path(path)),
+        params=params,
+        root=kernel.root,
+        release=kernel.release,
+        machine=platform.machine(),
+        backend=kernel.backend.name,
+        features=kernel.backend.features(),
+        patches=kernel.backend.patches(),
+    )
 
 
 def fatal(code: str, subject: str, message: str, remedy: str, stage: Stage = Stage.LOAD) -> Finding:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from pylivepatch.elf.file import build_id, module_name
 from pylivepatch.errors import (
     AccessError,
+    AlreadyError,
+    BadDataError,
     KernelError,
     LivepatchError,
     ModuleFileError,
@@ -25,13 +27,14 @@ from pylivepatch.state import PatchState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NOTHING = "nothing has changed"
 _BUSY = "try again when it has ended"
 _ORDER = list(Severity)
 
 # What a fatal finding is when the kernel says it. A file's own faults are ModuleFileError.
 _RAISED: dict[str, tuple[type[KernelError], int]] = {
     "loaded": (PatchStateError, errno.EEXIST),
-    "applied": (PatchStateError, errno.EEXIST),
+    "applied": (AlreadyError, errno.EEXIST),
     "transition": (TransitionBusyError, errno.EBUSY),
     "owner": (PatchRejectedError, errno.EBUSY),
     "signature": (PatchRejectedError, errno.EKEYREJECTED),
@@ -78,10 +81,12 @@ def _error(candidate: Candidate, finding: Finding) -> LivepatchError:
     message = f"cannot load {candidate.name}: {finding.message}"
     if finding.code == "klpctl":
         return UnsupportedError(message, feature="registered", remedy=finding.remedy)
+    if finding.code == "parameter":
+        return BadDataError(f"parameter {finding.subject}: {finding.message}", after=NOTHING, remedy=finding.remedy)
     if finding.code not in _RAISED:
         return ModuleFileError(finding.message, filename=path, remedy=finding.remedy)
     kind, number = _RAISED[finding.code]
-    error = kind(message, errno=number, filename=path, after="nothing has changed", remedy=finding.remedy)
+    error = kind(message, errno=number, filename=path, after=NOTHING, remedy=finding.remedy)
     if isinstance(error, TransitionBusyError):
         error.patch = finding.subject
     return error
@@ -99,7 +104,7 @@ def _file(candidate: Candidate) -> Iterator[Finding]:
         if name.replace("-", "_") not in known | {"dyndbg", "async_probe"}:
             takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
             why = f"the module has no parameter of that name; {takes}"
-            yield warning("parameter", name, why, "spell it right: the kernel only ignores it")
+            yield fatal("parameter", name, why, "spell it right: the kernel would ignore it")
 
 
 # ---- the system ----
@@ -194,9 +199,9 @@ def _loaded(candidate: Candidate) -> Iterator[Finding]:
     except OSError:
         same = False
     build = "it is this very build" if same else "it is another build, or it cannot be told which"
-    if status.state is PatchState.ENABLED and same:
-        why = f"{message}: this very patch, and it is enabled"
-        yield fatal("applied", candidate.name, why, "nothing has to be done")
+    if same and (status.state is PatchState.ENABLED or status.registered):
+        why = f"this very patch is loaded already, and it is {status.state}"
+        enabled = status.state is PatchState.ENABLED
+        yield fatal("applied", candidate.name, why, "nothing has to be done" if enabled else "enable it")
     else:
         yield fatal("loaded", candidate.name, f"{message}, and it is {status.state}; {build}", remedy)
-

@@ -30,13 +30,20 @@ def test_captured_tree(enabling: Path) -> None:
 
 
 def test_iteration_and_lookup(enabling: Path) -> None:
-    """The core is iterated for its patches, and looked up by name."""
+    """The core is a mapping: names to patches."""
     with Core(root=enabling) as core:
-        assert sorted(patch.name for patch in core) == ["plp_cmdline", "plp_foreign", "plp_hold"]
+        assert sorted(core) == ["plp_cmdline", "plp_foreign", "plp_hold"]
+        assert len(core) == 3
+        assert {patch.name for patch in core.values()} == set(core) == {patch.name for patch in core.patches()}
+        assert "plp-hold" in core
+        assert core["plp_hold"] in core
+        assert "gone" not in core
+        assert "no name" not in core
+        assert core.get("gone") is None
         assert core["plp-foreign"] == core.patch("plp_foreign")
         with pytest.raises(PatchNotFoundError):
             core["gone"]
-        with pytest.raises(LookupError):
+        with pytest.raises(KeyError):
             core["gone"]
 
 
@@ -49,7 +56,7 @@ def test_bad_names(enabling: Path, name: str) -> None:
 
 def test_bad_backend(enabling: Path) -> None:
     """A backend that nobody has heard of is refused, and klpctl on a captured tree."""
-    with pytest.raises(BadDataError, match="no backend"):
+    with pytest.raises(BadDataError, match="unknown backend"):
         Core(cast("Literal['auto']", "magic"), root=enabling)
     with pytest.raises(BadDataError, match="captured tree"):
         Core("klpctl", root=enabling)
@@ -78,7 +85,7 @@ def test_load_checks_the_file(enabling: Path, build_module: Callable[..., Path])
         with pytest.raises(ModuleFileError, match="not a live patch module"):
             core.load(build_module(livepatch=""))
         with pytest.raises(BadDataError, match="parameter"):
-            core.load(build_module(), a="x\ny")
+            core.load(build_module(), params={"a": "x\ny"})
 
 
 def test_load_twice(enabling: Path, build_module: Callable[..., Path]) -> None:

@@ -54,7 +54,7 @@ def test_a_reload_promises_no_confirmation(enabling: Path) -> None:
     """An ordinary module is not loaded anew for an enable that must be confirmed: nothing would take it back."""
     (enabling / "sys/kernel/livepatch/plp_foreign").rename(enabling / "gone")
     core = Core(root=enabling)
-    patch = Patch("plp_foreign", core._backend, core._sysfs, lambda: pytest.fail("it was loaded"))
+    patch = Patch("plp_foreign", core.kernel, lambda: pytest.fail("it was loaded"))
     assert patch.state is PatchState.DISABLED
     with pytest.raises(UnsupportedError, match="takes back what nobody confirms"):
         patch.enable(confirm_within=5)

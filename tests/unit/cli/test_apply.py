@@ -62,7 +62,7 @@ def test_a_failing_check(enabling: Path, tmp_path: Path) -> None:
     result = run(enabling, file)
     assert result.exit_code == 6
     assert result.stdout == ""
-    assert "step 1 (plp_foreign): the check of plp_foreign ended with exit status 1" in result.stderr
+    assert "step 1 (plp_foreign): the check of plp_foreign failed with exit status 1" in result.stderr
     assert "  1  plp_foreign  failed, enabled" in result.stderr
     assert "  2  plp_foreign  not reached" in result.stderr
     result = run(enabling, file, "--json")

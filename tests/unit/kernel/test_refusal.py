@@ -10,6 +10,7 @@ import pytest
 
 from pylivepatch import (
     AccessError,
+    AlreadyError,
     KernelError,
     LivepatchError,
     PatchNotFoundError,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
         ("enable", errno.EPERM, AccessError),
         ("revert", errno.EACCES, AccessError),
         ("enable", errno.ENOENT, PatchNotFoundError),
-        ("enable", errno.EALREADY, PatchStateError),
-        ("revert", errno.EALREADY, PatchStateError),
+        ("enable", errno.EALREADY, AlreadyError),
+        ("revert", errno.EALREADY, AlreadyError),
         ("force", errno.EINVAL, PatchStateError),
         ("enable", errno.EBUSY, TransitionBusyError),
         ("load", errno.EBUSY, TransitionBusyError),

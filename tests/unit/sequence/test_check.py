@@ -14,7 +14,7 @@ def test_checks() -> None:
     run_check('test "$PYLIVEPATCH_PATCH" = fix', None, "fix")
     run_check(("true",), 30.0, "fix")
     for command, words in (
-        ("echo broken >&2; exit 7", "exit status 7: .*it said: broken"),
+        ("echo broken >&2; exit 7", "exit status 7: .*its output: broken"),
         ("kill -9 $$", "killed by signal 9"),
         (("/nonexistent", "x"), "could not be started: No such file"),
     ):

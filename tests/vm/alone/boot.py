@@ -70,7 +70,7 @@ def main(store: str, unit: str, end: str, *install: str) -> None:
     if settle:
         service.wait(120)
     with Core() as core:
-        told["patches"] = {patch.name: str(patch.state) for patch in core}
+        told["patches"] = {patch.name: str(patch.state) for patch in core.patches()}
     told |= {
         "unit": parsed,
         "notified": said,

@@ -223,17 +223,21 @@ def test_without_klpctl(without_klpctl: None, payload: Payload, sleeper: Sleep) 
 
     async def body() -> None:
         async with aio.Core("sysfs") as here:
-            patch = await here.load(payload("plp_foreign_hold"))
-            transition = patch.transition
+            loading = asyncio.create_task(here.load(payload("plp_foreign_hold")))
+            await until(lambda: "plp_foreign_hold" in here)
+            transition = here["plp_foreign_hold"].transition
             assert transition is not None
             waiters = [asyncio.create_task(transition.wait()) for _ in range(WAITERS)]
-            await asyncio.sleep(0)
             await until(lambda: transition.progress().pending == 1)
-            for waiter in waiters:
-                waiter.cancel()
-            await asyncio.wait(waiters)
-            assert patch.state is PatchState.DISABLED
+            loading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await loading
+            assert len(here) == 0
+            for ended in await asyncio.gather(*waiters, return_exceptions=True):
+                assert isinstance(ended, TransitionReversedError)
             held.wake()
+            patch = await here.load(payload("plp_foreign_hold"))
+            await patch.revert(timeout=60)
             await patch.enable(timeout=60)
             await patch.revert(timeout=60)
             await patch.unload()

@@ -35,7 +35,7 @@ def test_a_sleeping_task_is_named_with_its_function(
     assert "plp_target_hold of plp_hold" in str(blocker)
     held.wake()
     transition.wait()
-    assert transition.blockers == []
+    assert transition.blockers() == []
 
 
 def test_the_deadline_names_who_held_it_up(core: Core, payload: Payload, sleeper: Sleep) -> None:
@@ -66,9 +66,9 @@ def test_a_reversal_that_does_not_end_names_its_blockers(core: Core, payload: Pa
     patch = core.load(payload("plp_hold"))
     transition = patch.enable(timeout=None, wait=False)
     new = sleeper("plp_hold")
-    until(lambda: [blocker.pid for blocker in transition.blockers] == [old.process.pid])
+    until(lambda: [blocker.pid for blocker in transition.blockers()] == [old.process.pid])
     transition.reverse()
-    until(lambda: [blocker.pid for blocker in transition.blockers] == [new.process.pid])
+    until(lambda: [blocker.pid for blocker in transition.blockers()] == [new.process.pid])
     assert patch.state is PatchState.DISABLING
 
 

@@ -239,7 +239,7 @@ def test_refused_is_8(core: Core, payload: Payload, log: object) -> None:
         error = failed(8, "enable", "plp_missing")
         assert (error["type"], error["func"]) == ("SymbolError", "plp_no_such_function")
         assert failed(8, "load", payload("plp_plain"))["type"] == "ModuleFileError"
-        assert failed(8, "revert", "plp_missing")["type"] == "PatchStateError"
+        assert failed(10, "revert", "plp_missing")["type"] == "AlreadyError"
         assert failed(8, "force", "--accept-risk", "plp_missing")["type"] == "PatchStateError"
 
 
@@ -252,27 +252,62 @@ def test_not_supported_is_9(core: Core, payload: Payload) -> None:
         assert failed(9, "--backend", "sysfs", "watch")["feature"] == "events"
 
 
-def interrupted(*arguments: str | Path, name: str) -> Done:
-    """Run a command, and interrupt it as Ctrl-C does when the transition runs."""
+def interrupted(*arguments: str | Path, name: str, number: signal.Signals) -> Done:
+    """Run a command, and send it a signal when the transition runs."""
     pipe = subprocess.PIPE
     with subprocess.Popen(["pylivepatch", *arguments], stdout=pipe, stderr=pipe, text=True) as process:
         transition = Path("/sys/kernel/livepatch", name, "transition")
         until(lambda: transition.exists() and transition.read_text() == "1\n", 60)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
         return Done([], process.returncode, out, err)
 
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("foreign", [False, True])
-def test_interrupted_is_130_and_reversed(core: Core, payload: Payload, sleeper: Sleep, foreign: bool) -> None:
-    """Ctrl-C turns the transition round, and the state is printed; a foreign module goes again."""
+def test_a_signal_reverses(
+    core: Core, payload: Payload, sleeper: Sleep, foreign: bool, number: signal.Signals
+) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP reverse the transition, and the state is printed; a standalone patch is unloaded."""
     sleeper()
     name = "plp_foreign_hold" if foreign else "plp_hold"
     if not foreign:
         core.load(payload(name))
     command = ["load", payload(name)] if foreign else ["enable", name]
-    done = interrupted(*command, name=name)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert f"interrupted; patch {name} is {'not loaded' if foreign else 'disabled'}" in done.stderr
+    done = interrupted(*command, "--timeout", "60", name=name, number=number)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert f"interrupted by {number.name}; {name} is {'not loaded' if foreign else 'disabled'}" in done.stderr
     assert not Path("/sys/kernel/livepatch", name).exists()
     assert Path("/sys/module", name).exists() is not foreign
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_reverses_a_revert(core: Core, payload: Payload, sleeper: Sleep, number: signal.Signals) -> None:
+    """The patch stays enabled."""
+    sleeper()
+    patch = core.load(payload("plp_hold"))
+    parameter("plp_target", "hold", "N")
+    patch.enable()
+    sleeper("plp_hold")
+    done = interrupted("revert", "plp_hold", "--timeout", "60", name="plp_hold", number=number)
+    assert done.returncode == 128 + number
+    assert f"interrupted by {number.name}; plp_hold is enabled" in done.stderr
+    assert patch.state is PatchState.ENABLED
+
+
+def test_nohup_is_respected(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """A command that was started to survive SIGHUP does."""
+    held = sleeper()
+    core.load(payload("plp_hold"))
+    with subprocess.Popen(
+        ["nohup", "pylivepatch", "enable", "plp_hold"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: core["plp_hold"].state is PatchState.ENABLING)
+        process.send_signal(signal.SIGHUP)
+        held.wake()
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.startswith("plp_hold: enabled")

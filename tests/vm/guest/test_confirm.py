@@ -4,18 +4,31 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from conftest import Sleeper, cmdline, until
 from support import kernel
 
-from pylivepatch import Action, Core, PatchState, PatchStateError, TransitionBusyError
+from pylivepatch import (
+    Action,
+    AlreadyError,
+    ClosedError,
+    ConfirmationExpiredError,
+    Core,
+    PatchState,
+    PatchStateError,
+    TransitionBusyError,
+    UnsupportedError,
+)
 
 Payload = Callable[[str], Path]
 Sleep = Callable[..., Sleeper]
@@ -28,7 +41,7 @@ with Core("klpctl") as core:
     if "{when}" == "before":
         print("ready", flush=True)
         time.sleep(60)
-    patch.enable(timeout=None, wait="{when}" != "during", confirm_within=float("{window}"))
+    patch.enable(timeout=None, wait="{when}" != "during", confirm_within=float("{window}"), owned=True)
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -75,8 +88,9 @@ def test_a_confirmed_patch_stays(core: Core, payload: Payload) -> None:
             event = monitor.read(timeout=20)
         assert event is not None
     assert patch.state is PatchState.ENABLED
-    with pytest.raises(PatchStateError, match="no confirmation is awaited"):
+    with pytest.raises(AlreadyError, match="awaits no confirmation"):
         patch.confirm()
+    assert not patch.confirm(if_needed=True)
     assert cmdline() == "cmdline: patched"
 
 
@@ -101,19 +115,24 @@ def test_a_patch_that_nobody_confirms_is_taken_back(core: Core, payload: Payload
         (Action.STARTED, "unpatched"),
         (Action.COMPLETED, "unpatched"),
     ]
-    with pytest.raises(PatchStateError, match="its time is over"):
+    with pytest.raises(ConfirmationExpiredError, match=r"not confirmed in time \(8 s\)") as info:
         patch.confirm()
+    assert info.value.state is PatchState.DISABLED
+    with pytest.raises(PatchStateError, match="was not confirmed in time, or was reverted"):
+        core["plp_cmdline"].confirm()
 
 
 def test_a_window_that_ends_in_mid_transition(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """A window that ends while the patch is still being enabled turns the transition round."""
     sleeper()
     patch = core.load(payload("plp_hold"))
-    transition = patch.enable(timeout=None, wait=False, confirm_within=1, owned=False)
+    transition = patch.enable(timeout=None, wait=False, confirm_within=1)
     with pytest.raises(TransitionBusyError):
         patch.confirm()
     until(lambda: patch.state is PatchState.DISABLED)
-    assert transition.blockers == []
+    assert transition.blockers() == []
+    with pytest.raises(ConfirmationExpiredError, match=r"not confirmed in time \(1 s\)"):
+        transition.wait()
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
@@ -176,7 +195,7 @@ def test_a_revert_ends_the_wait(core: Core, payload: Payload) -> None:
 def test_a_foreign_patch_awaits_nothing(core: Core, payload: Payload) -> None:
     """Only registered patches can be enabled with a confirmation; others are as before."""
     core.load(payload("plp_foreign")).revert(timeout=60)
-    with pytest.raises(Exception, match="plp_foreign"):
+    with pytest.raises(UnsupportedError, match="plp_foreign"):
         core["plp_foreign"].enable(confirm_within=5)
     assert core["plp_foreign"].state is PatchState.DISABLED
 
@@ -188,6 +207,68 @@ def test_a_window_must_be_a_time(core: Core, payload: Payload, seconds: float) -
     with pytest.raises(ValueError, match="confirm"):
         patch.enable(confirm_within=seconds, owned=False)
     assert patch.state is PatchState.REGISTERED
+
+
+def descriptors() -> list[str]:
+    """What this process has open of klpctl."""
+    names = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sorted(name for name in names if name == "/dev/klpctl" or name.startswith("socket:"))
+
+
+@pytest.mark.parametrize("backend", ["klpctl", "sysfs"])
+def test_a_closed_core_changes_nothing(core: Core, payload: Payload, backend: Literal["klpctl", "sysfs"]) -> None:
+    """What is closed is closed: each call raises, nothing is asked of the kernel, and nothing is opened again."""
+    core.load(payload("plp_cmdline"))
+    closed = Core(backend)
+    patch, before = closed["plp_cmdline"], descriptors()
+    closed.close()
+    assert len(descriptors()) <= len(before)
+    left = descriptors()
+    for call in (
+        patch.status, patch.enable, lambda: patch.enable(confirm_within=5), patch.confirm, patch.revert, patch.unload,
+        lambda: patch.transition, lambda: patch.force(accept_risk=True), closed.patches, closed.status,
+        closed.blockers, closed.monitor, lambda: closed["plp_cmdline"], lambda: closed.features,
+        lambda: closed.load(payload("plp_cmdline2")), lambda: closed.preflight(payload("plp_cmdline2")),
+        lambda: closed.info("plp_cmdline"), lambda: closed.fixes("CVE-2026-1234"), closed.unload_replaced,
+    ):  # fmt: skip
+        with pytest.raises(ClosedError):
+            call()
+    closed.close()
+    assert descriptors() == left
+    assert core["plp_cmdline"].state is PatchState.REGISTERED
+    assert list(core) == ["plp_cmdline"]
+
+
+def test_a_forked_child_holds_nothing(core: Core, payload: Payload) -> None:
+    """The end of the owner reverts the patch though a child lives, and the two do not share a connection."""
+    patch = core.load(payload("plp_cmdline"))
+    owning = Core("klpctl")
+    owned = owning["plp_cmdline"]
+    owned.enable(confirm_within=math.inf, owned=True)
+    down, up = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        result = 1
+        try:
+            os.read(down[0], 1)
+            try:
+                owned.status()
+            except ClosedError as error:
+                result = 0 if "forked" in str(error) and Core("klpctl")["plp_cmdline"] else 2
+            os.write(up[1], b"x")
+            os.read(down[0], 1)
+        finally:
+            os._exit(result)
+    os.write(down[1], b"x")
+    for _ in range(50):
+        assert owned.status().state is PatchState.ENABLED
+    os.read(up[0], 1)
+    owning.close()
+    until(lambda: patch.state is PatchState.DISABLED, 20)
+    os.write(down[1], b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for end in (*down, *up):
+        os.close(end)
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -223,6 +304,29 @@ def test_a_check_that_fails_too_late(core: Core, payload: Payload) -> None:
     assert patch.state is PatchState.DISABLED
 
 
+def test_a_check_that_succeeds_too_late(core: Core, payload: Payload) -> None:
+    """When the kernel has reverted the patch before the check has succeeded, that is what is reported."""
+    patch = core.load(payload("plp_cmdline"))
+    done = cli("enable", "plp_cmdline", "--confirm-within", "1", "--check", "sleep 4", "--json")
+    assert done.returncode == 6, done.stderr
+    error = json.loads(done.stderr)["error"]
+    assert error["type"] == "ConfirmationExpiredError"
+    assert "not confirmed in time (1 s)" in error["message"]
+    assert error["state"] == "disabled"
+    assert patch.state is PatchState.DISABLED
+
+
+def test_a_window_that_is_shorter_than_the_transition(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """The command does not blame somebody else for what its own --confirm-within did."""
+    sleeper()
+    patch = core.load(payload("plp_hold"))
+    done = cli("enable", "plp_hold", "--timeout", "60", "--confirm-within", "1")
+    assert done.returncode == 6, done.stderr
+    assert "not confirmed in time (1 s)" in done.stderr
+    assert "somebody else" not in done.stderr
+    assert patch.state is PatchState.DISABLED
+
+
 def test_the_command_line_confirms_from_another_process(core: Core, payload: Payload) -> None:
     """enable --confirm-within leaves the patch to a later confirm."""
     patch = core.load(payload("plp_cmdline"))
@@ -231,4 +335,4 @@ def test_the_command_line_confirms_from_another_process(core: Core, payload: Pay
     assert cli("confirm", "plp_cmdline").returncode == 0
     assert patch.status().confirm_until is None
     assert patch.state is PatchState.ENABLED
-    assert cli("confirm", "plp_cmdline").returncode == 8
+    assert cli("confirm", "plp_cmdline").returncode == 10

@@ -140,7 +140,7 @@ def test_a_failed_enable_sends_nothing(core: Core, payload: Payload, log: object
     """A patch whose callback fails was never in transition: there is no event."""
     log.expect("pre-patch callback failed")  # type: ignore[attr-defined]
     log.expect("failed to enable patch")  # type: ignore[attr-defined]
-    patch = core.load(payload("plp_prefail"), fail=-123)
+    patch = core.load(payload("plp_prefail"), params={"fail": -123})
     with core.monitor() as monitor:
         with pytest.raises(OSError, match="plp_prefail"):
             patch.enable()

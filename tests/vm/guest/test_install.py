@@ -39,7 +39,7 @@ def test_by_hand(core: Core, payload: Payload, store: Store) -> None:
     with Boot(store) as boot:
         assert [step.outcome for step in boot.apply()] == [BootOutcome.APPLIED] * 2
         assert boot.on_trial == ("plp_foreign", "plp_cmdline")
-    assert [patch.state for patch in core] == [PatchState.ENABLED] * 2
+    assert [patch.state for patch in core.patches()] == [PatchState.ENABLED] * 2
     assert outcomes(store) == [("plp_foreign", BootOutcome.ALREADY), ("plp_cmdline", BootOutcome.ALREADY)]
 
 
@@ -52,7 +52,7 @@ def test_parameters(core: Core, payload: Payload, store: Store, log: KernelLog) 
     with Boot(store) as boot:
         assert [step.outcome for step in boot.apply()] == [BootOutcome.FAILED, BootOutcome.APPLIED]
         assert boot.on_trial == ("plp_cmdline",)
-    assert [patch.name for patch in core] == ["plp_cmdline"]
+    assert [patch.name for patch in core.patches()] == ["plp_cmdline"]
 
 
 def test_reversed(core: Core, payload: Payload, store: Store, sleeper: Callable[..., Sleeper]) -> None:

@@ -107,7 +107,7 @@ def test_a_callback_that_returns_no_error_number(core: Core, payload: Payload, d
     """A pre-patch callback that returns a positive number makes the enable fail, not seem to succeed."""
     log.expect("pre-patch callback failed")
     log.expect("failed to enable patch")
-    core.load(payload("plp_prefail"), fail=1)
+    core.load(payload("plp_prefail"), params={"fail": 1})
     with unchanged(), pytest.raises(DeviceError, match="callback of the patch refused it") as info:
         request(device, ENABLE, b"plp_prefail")
     assert info.value.errno == errno.EINVAL

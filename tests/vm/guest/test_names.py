@@ -87,7 +87,7 @@ def test_force_needs_a_transition_and_the_risk(core: Core, payload: Payload) -> 
 def test_a_parameter_that_cannot_be_passed(core: Core, payload: Payload, params: dict[str, str]) -> None:
     """Parameters that the kernel would read as something else are refused before it is asked."""
     with unchanged(), pytest.raises(BadDataError, match="parameter"):
-        core.load(payload("plp_prefail"), **params)
+        core.load(payload("plp_prefail"), params=params)
 
 
 # ---- what the machine lacks ----

@@ -33,7 +33,7 @@ Payload = Callable[[str], Path]
 def found(core: Core, path: Path, **params: str) -> dict[str, Finding]:
     """The findings by their code; nothing has changed."""
     with unchanged():
-        return {finding.code: finding for finding in core.preflight(path, **params)}
+        return {finding.code: finding for finding in core.preflight(path, params=params)}
 
 
 def is_fatal(finding: Finding, subject: str, *words: str, stage: Stage = Stage.LOAD) -> None:
@@ -112,10 +112,9 @@ def test_a_symbol_that_nobody_exports(core: Core, payload: Payload, tmp_path: Pa
 
 
 def test_an_unknown_parameter(core: Core, payload: Payload) -> None:
-    """A mistyped parameter is a warning that names those there are."""
+    """A mistyped parameter is fatal, and those there are are named: the kernel would ignore it in silence."""
     finding = found(core, payload("plp_prefail"), fial="1")["parameter"]
-    assert (finding.severity, finding.subject) == (Severity.WARNING, "fial")
-    assert "fail, post, pre" in finding.message
+    is_fatal(finding, "fial", "fail, post, pre")
     assert found(core, payload("plp_prefail"), fail="0") == {}
 
 

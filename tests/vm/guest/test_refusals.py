@@ -16,6 +16,7 @@ from conftest import KernelLog, cmdline, parameter
 from support import said, unchanged
 
 from pylivepatch import (
+    BadDataError,
     Core,
     ModuleFileError,
     PatchNotFoundError,
@@ -188,7 +189,7 @@ def test_a_callback_that_fails(core: Core, payload: Payload, log: KernelLog) -> 
     """A pre-patch callback's own error number is kept; once its cause is gone, the same patch is enabled."""
     log.expect("pre-patch callback failed")
     log.expect("failed to enable patch")
-    patch = core.load(payload("plp_prefail"), fail=-errno.ENOMEDIUM)
+    patch = core.load(payload("plp_prefail"), params={"fail": -errno.ENOMEDIUM})
     for _ in range(2):
         with unchanged(), pytest.raises(PatchRejectedError) as info:
             patch.enable()
@@ -206,18 +207,18 @@ def test_a_foreign_callback_that_fails(core: Core, payload: Payload, log: Kernel
     log.expect("pre-patch callback failed")
     log.expect("failed to enable patch")
     with unchanged(), pytest.raises(PatchRejectedError) as info:
-        core.load(payload("plp_foreign"), fail=True)
+        core.load(payload("plp_foreign"), params={"fail": True})
     said(info.value, "plp_foreign")
     assert info.value.errno == errno.ENOMEDIUM
-    patch = core.load(payload("plp_foreign"), fail=False)
+    patch = core.load(payload("plp_foreign"), params={"fail": False})
     assert patch.state in (PatchState.ENABLING, PatchState.ENABLED)
 
 
 def test_a_parameter_of_a_wrong_value(core: Core, payload: Payload, log: KernelLog) -> None:
-    """A parameter's wrong value is refused in the kernel's words; an unknown parameter only warns."""
+    """A parameter's wrong value is refused in the kernel's words; an unknown one before the kernel is asked."""
     log.expect("invalid for parameter `fail'")
     with unchanged(), pytest.raises(PatchRejectedError, match="parameter") as info:
-        core.load(payload("plp_prefail"), fail="nine")
+        core.load(payload("plp_prefail"), params={"fail": "nine"})
     said(info.value, "plp_prefail")
-    log.expect("unknown parameter 'colour' ignored")
-    assert core.load(payload("plp_prefail"), colour="red").state is PatchState.REGISTERED
+    with unchanged(), pytest.raises(BadDataError, match="colour: the module has no parameter of that name; it takes"):
+        core.load(payload("plp_prefail"), params={"colour": "red"})

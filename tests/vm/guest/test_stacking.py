@@ -139,7 +139,7 @@ def test_a_failed_enable_leaves_stacked_patches_alone(core: Core, payload: Paylo
     log.expect("failed to enable patch")
     lower = core.load(payload("plp_cmdline"))
     lower.enable()
-    failing = core.load(payload("plp_prefail"), fail=-123)
+    failing = core.load(payload("plp_prefail"), params={"fail": -123})
     with pytest.raises(OSError, match="plp_prefail"):
         failing.enable()
     assert failing.state is PatchState.REGISTERED

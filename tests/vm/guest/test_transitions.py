@@ -54,7 +54,7 @@ def test_enable_revert_and_enable_again_without_reload(core: Core, payload: Payl
     assert workload.errors == []
     assert workload.seen == [original, "cmdline: patched", original, "cmdline: patched", original]
     patch.unload()
-    assert "plp_cmdline" not in [each.name for each in core]
+    assert "plp_cmdline" not in core
 
 
 def test_progress_ends_with_all_tasks(core: Core, payload: Payload) -> None:
@@ -110,7 +110,7 @@ def test_unloading_what_is_enabled_is_refused(core: Core, payload: Payload) -> N
 
 def test_callbacks_run_each_time(core: Core, payload: Payload) -> None:
     """Each enable and each revert runs the callbacks once."""
-    patch = core.load(payload("plp_prefail"), fail=0)
+    patch = core.load(payload("plp_prefail"), params={"fail": 0})
     for count in ("1", "2"):
         patch.enable()
         patch.revert()

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from pylivepatch import monitor as _monitor
-from pylivepatch._pulse import Waiters
+from pylivepatch.aio.loop import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +32,8 @@ class Monitor:
     def __init__(self, source: EventSource = "netlink") -> None:
         self.source: EventSource = source
         self._monitor = _monitor.Monitor(source)
-        self._waiters = Waiters()
+        self._notifier = Notifier()
+        self._readers = 0
 
     @property
     def lost(self) -> int:
@@ -55,11 +56,12 @@ class Monitor:
         """
         end = None if timeout is None else time.monotonic() + timeout
         while True:
+            generation = self._notifier.generation
             event = self._monitor.read(0)
             left = None if end is None else end - time.monotonic()
             if event is not None or (left is not None and left <= 0):
                 return event
-            await self._readable(left)
+            await self._readable(generation, left)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -80,12 +82,14 @@ class Monitor:
     async def __aexit__(self, *exc: object) -> None:
         self.close()
 
-    async def _readable(self, timeout: float | None) -> None:
+    async def _readable(self, generation: int, timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
-        if not self._waiters:
-            loop.add_reader(self.fileno(), self._waiters.wake)
+        if not self._readers:
+            loop.add_reader(self.fileno(), self._notifier.notify)
+        self._readers += 1
         try:
-            await self._waiters.wait(timeout)
+            await self._notifier.wait_after(generation, timeout)
         finally:
-            if not self._waiters:
+            self._readers -= 1
+            if not self._readers:
                 loop.remove_reader(self.fileno())
