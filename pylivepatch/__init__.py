@@ -28,11 +28,10 @@ from pylivepatch.errors import (
     TransitionTimeoutError,
     UnsupportedError,
 )
-from pylivepatch.event import Action, Event
 from pylivepatch.metrics import Metrics
 from pylivepatch.module import ModuleFile
 from pylivepatch.module.info import Parameter, PatchInfo, Stacked
-from pylivepatch.monitor import Monitor
+from pylivepatch.monitor import Action, Event, Monitor
 from pylivepatch.patch import Patch
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport

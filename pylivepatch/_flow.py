@@ -26,7 +26,7 @@ from pylivepatch.kernel.names import timeout_seconds
 from pylivepatch.state import PatchState, Progress, Target
 
 if TYPE_CHECKING:
-    from pylivepatch.kernel import Backend
+    from pylivepatch.kernel import Kernel
     from pylivepatch.state import Blocker, PatchStatus
 
 OnTimeout = Literal["reverse", "report"]
@@ -124,7 +124,7 @@ class Course:
     """A transition as it is followed from here: what is known of it, and what has become of it.
 
     Args:
-        backend: How the kernel is reached; nothing is asked of it but by effects.
+        kernel: The livepatch core; nothing is asked of it but by effects.
         name: The patch.
         target: Where the transition was started to.
         started: CLOCK_MONOTONIC time in seconds.
@@ -140,7 +140,7 @@ class Course:
         error: How it failed, once that is known.
     """
 
-    def __init__(self, backend: Backend, name: str, target: Target, started: float = 0.0, *, ours: bool) -> None:
+    def __init__(self, kernel: Kernel, name: str, target: Target, started: float = 0.0, *, ours: bool) -> None:
         self.name = name
         self.target = target
         self.started = started
@@ -151,7 +151,7 @@ class Course:
         self.final: Progress | None = None
         self.last = Progress(target, 0, 0, 0.0)
         self.error: LivepatchError | None = None
-        self._backend = backend
+        self._kernel = kernel
         self._ours = ours
         self._waiting = 0
         self._now = started
@@ -208,9 +208,9 @@ class Course:
     def reverse(self) -> Flow[None]:
         """Reverse the transition; undo one that has just ended."""
         if self.target is Target.PATCHED:
-            yield Call(f"revert {self.name}", functools.partial(self._backend.revert, self.name))
+            yield Call(f"revert {self.name}", functools.partial(self._kernel.backend.revert, self.name))
         else:
-            yield Call(f"enable {self.name}", functools.partial(self._backend.enable, self.name))
+            yield Call(f"enable {self.name}", functools.partial(self._kernel.backend.enable, self.name))
         self.reversed = True
         self.final = None
 
@@ -281,7 +281,7 @@ class Course:
             return False
         arrived = status.state in _ARRIVED[self.target]
         # All tasks have switched: as many as were counted last, or as there are.
-        total = self.last.total or (yield Call("count tasks", self._backend.task_count))
+        total = self.last.total or (yield Call("count tasks", self._kernel.backend.task_count))
         self.final = Progress(self.target if arrived else _OPPOSITE[self.target], total, total, elapsed)
         if not arrived and not self.reversed:
             self.error = self._reversed_elsewhere(status, elapsed)
@@ -359,7 +359,7 @@ class Course:
 
     def _read_blockers(self) -> Flow[None]:
         with contextlib.suppress(LivepatchError):
-            self._blockers = tuple((yield Call("read blockers", self._backend.blockers, slow=True)))
+            self._blockers = tuple((yield Call("read blockers", self._kernel.backend.blockers, slow=True)))
 
 
 def confirmation_expired(status: PatchStatus, window: float | None) -> ConfirmationExpiredError:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import os
 
     from pylivepatch._flow import Flow, OnProgress, OnTimeout
-    from pylivepatch.event import EventSource
     from pylivepatch.kernel.changes import Loaded, Params
     from pylivepatch.module.info import PatchInfo
+    from pylivepatch.monitor import EventSource
     from pylivepatch.preflight import Finding
     from pylivepatch.state import Blocker, Features, PatchStatus
 

@@ -3,21 +3,82 @@
 
 from __future__ import annotations
 
-import errno
-import time
-from typing import TYPE_CHECKING, Protocol, Self
+import dataclasses
+import enum
+from typing import TYPE_CHECKING, Literal, NoReturn, Self
 
-from pylivepatch.errors import BadDataError, UnsupportedError
-from pylivepatch.kernel import wire
-from pylivepatch.kernel.netlink import LONGEST, Netlink, RefusedError
-from pylivepatch.kernel.refusal import no_klpctl, refusal
+from pylivepatch.errors import BadDataError
+from pylivepatch.kernel import close_after_fork, closed, require_shim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pylivepatch.event import Event, EventSource
+    from pylivepatch.kernel.events import Reader
+    from pylivepatch.state import PatchState, Target
 
-__all__ = ["Monitor"]
+__all__ = ["Action", "Event", "EventSource", "Monitor"]
+
+EventSource = Literal["netlink", "udev"]
+
+
+class Action(enum.StrEnum):
+    """What happened."""
+
+    REGISTERED = "registered"
+    """Registered, or an ordinary live patch module seen first."""
+    STARTED = "started"
+    """A transition started."""
+    REVERSED = "reversed"
+    """The transition turned round; the target is the new one."""
+    FORCED = "forced"
+    """The transition is being forced."""
+    COMPLETED = "completed"
+    """The transition ended."""
+    REPLACED = "replaced"
+    """Another patch took its place."""
+    UNREGISTERED = "unregistered"
+    """The patch is gone."""
+    PROGRESS = "progress"
+    """Tasks have switched; ten times a second at the most, and not by udev. Has the
+    number of the event before it."""
+    CONFIRMED = "confirmed"
+    """Somebody confirmed the patch."""
+    EXPIRED = "expired"
+    """Nobody confirmed the patch in time, or its owner is gone: the kernel reverts it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a patch.
+
+    Attributes:
+        sequence: Rises by one with every event on the system; after a gap, read
+            the patches anew.
+        time: Seconds, CLOCK_MONOTONIC, as `time.monotonic` gives.
+        action: What happened.
+        name: Name of the patch.
+        state: Where the patch stood after the event.
+        target: Where the transition leads; None when the event is of none.
+        registered: Registered with klpctl; otherwise an ordinary live patch module.
+        replace: It replaces all patches before it.
+        forced: A transition of it was forced.
+        source: How the event came: "netlink" or "udev".
+        done: Tasks that have switched, with progress only.
+        total: All tasks, with progress only.
+    """
+
+    sequence: int
+    time: float
+    action: Action
+    name: str
+    state: PatchState
+    target: Target | None
+    registered: bool
+    replace: bool
+    forced: bool
+    source: EventSource
+    done: int | None = None
+    total: int | None = None
 
 
 class Monitor:
@@ -40,11 +101,18 @@ class Monitor:
 
     def __init__(self, source: EventSource = "netlink") -> None:
         if source not in ("netlink", "udev"):
-            raise BadDataError(f"no event source {source!r}", remedy="take netlink or udev")
+            raise BadDataError(f"unknown event source {source!r}", remedy="give netlink or udev")
+        require_shim()
+        from pylivepatch.kernel.events import reader
+
         self.source: EventSource = source
         self._lost = 0
         self._newest: int | None = None
-        self._reader: _Reader = _NetlinkReader() if source == "netlink" else _UdevReader()
+        self._open: Reader | None = reader(source)
+        self._pid = close_after_fork(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Monitor cannot be pickled or copied: it is a connection of this process; open another there")
 
     @property
     def lost(self) -> int:
@@ -53,7 +121,7 @@ class Monitor:
 
     def fileno(self) -> int:
         """The descriptor, to poll: readable when `read` has something to take."""
-        return self._reader.fileno()
+        return self._reader().fileno()
 
     def read(self, timeout: float | None = None) -> Event | None:
         """Read the next event.
@@ -64,7 +132,7 @@ class Monitor:
         Returns:
             The event, or None when there was none in time.
         """
-        event = self._reader.read(timeout)
+        event = self._reader().read(timeout)
         if event is not None:
             if self._newest is not None and event.sequence > self._newest + 1:
                 self._lost += event.sequence - self._newest - 1
@@ -78,8 +146,10 @@ class Monitor:
                 yield event
 
     def close(self) -> None:
-        """Stop listening."""
-        self._reader.close()
+        """Stop listening; using it afterwards raises `ClosedError`. The second time does nothing."""
+        reader, self._open = self._open, None
+        if reader is not None:
+            reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -87,76 +157,7 @@ class Monitor:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-
-class _Reader(Protocol):
-    def fileno(self) -> int: ...
-
-    def read(self, timeout: float | None) -> Event | None: ...
-
-    def close(self) -> None: ...
-
-
-class _NetlinkReader:
-    def __init__(self) -> None:
-        try:
-            self._netlink = Netlink(subscribe=True)
-        except RefusedError as error:
-            if error.number == errno.ENOENT:
-                raise no_klpctl("there are no events", "events") from None
-            raise refusal(error.number, "read", "events", extack=error.extack) from None
-
-    def fileno(self) -> int:
-        return self._netlink.fileno()
-
-    def read(self, timeout: float | None) -> Event | None:
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            try:
-                message = self._netlink.event(left)
-            except RefusedError as error:
-                # Some were lost: the next one's number tells how many.
-                if error.number == errno.ENOBUFS:
-                    continue
-                raise refusal(error.number, "read", "events", extack=error.extack) from None
-            if message is None:
-                return None
-            event = wire.event(message)
-            if event is not None:
-                return event
-
-    def close(self) -> None:
-        self._netlink.close()
-
-
-class _UdevReader:
-    def __init__(self) -> None:
-        try:
-            import pyudev
-        except ImportError:
-            raise UnsupportedError("events by udev need pyudev", feature="udev", remedy="pip install pyudev") from None
-        _NetlinkReader().close()
-        context = pyudev.Context()
-        self._monitor = pyudev.Monitor.from_netlink(context, source="udev")
-        self._monitor.filter_by("livepatch")
-        self._monitor.start()
-
-    def fileno(self) -> int:
-        return int(self._monitor.fileno())
-
-    def read(self, timeout: float | None) -> Event | None:
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            device = self._monitor.poll(None if left is None else min(left, LONGEST))
-            if device is None:
-                if left is not None and time.monotonic() >= (end or 0.0):
-                    return None
-                continue
-            event = wire.uevent(device.properties)
-            if event is not None:
-                return event
-
-    def close(self) -> None:
-        # pyudev closes the descriptor when the monitor is no longer referred to.
-        vars(self).pop("_monitor", None)
+    def _reader(self) -> Reader:
+        if self._open is None:
+            raise closed("Monitor", self._pid)
+        return self._open

@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pylivepatch._flow import OnProgress, OnTimeout
-    from pylivepatch.event import EventSource
     from pylivepatch.kernel import BackendChoice, Kernel
     from pylivepatch.kernel.changes import Loaded, Params
     from pylivepatch.module.info import PatchInfo
+    from pylivepatch.monitor import EventSource
     from pylivepatch.preflight import Finding
     from pylivepatch.state import Blocker
 

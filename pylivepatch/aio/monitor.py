@@ -13,7 +13,7 @@ from pylivepatch.aio.loop import Notifier
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pylivepatch.event import Event, EventSource
+    from pylivepatch.monitor import Event, EventSource
 
 
 class Monitor:

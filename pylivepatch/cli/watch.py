@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from pylivepatch.cli._session import Session, json_option
-from pylivepatch.event import Action
+from pylivepatch.monitor import Action
 
 if TYPE_CHECKING:
-    from pylivepatch.event import Event, EventSource
+    from pylivepatch.monitor import Event, EventSource
 
 
 @click.command()

@@ -3,7 +3,8 @@
 
 Private: what users call is in `pylivepatch` itself.
 
-* `klpctl`, `sysfs`: the two backends. `netlink`, `wire`: the socket and the messages of klpctl.
+* `klpctl`, `sysfs`: the two backends. `netlink`, `wire`, `events`: the socket, messages and events of klpctl.
+* `changes`: loads, enables, confirms, reverts and unloads patches, as flows.
 * `modules`, `names`: loading and removing modules; how names and parameters are spelled.
 * `refusal`, `log`: error numbers as exceptions, and the kernel log's words for them.
 * `run`: performs the effects of a flow, one after the other.
@@ -19,7 +20,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-from pylivepatch.errors import BadDataError, ClosedError, PatchNotFoundError
+from pylivepatch.errors import BadDataError, ClosedError, PatchNotFoundError, UnsupportedError
 from pylivepatch.state import PatchStatus
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ class Kernel:
         if captured and choice == "klpctl":
             raise BadDataError("a captured tree has no klpctl", remedy="take the backend sysfs")
         self._backend: Backend = sysfs if captured or choice == "sysfs" else _live_backend(choice, sysfs)
-        self._closed = ""
-        _OPEN.add(self)
+        self._pid = close_after_fork(self)
+        self._closed = False
 
     @property
     def backend(self) -> Backend:
@@ -148,9 +149,7 @@ class Kernel:
             ClosedError: It was closed, or another process opened it.
         """
         if self._closed:
-            raise ClosedError(
-                f"the connection to the kernel {self._closed}", after="nothing has changed", remedy="open another Core"
-            )
+            raise closed("Core", self._pid)
         return self._backend
 
     @property
@@ -170,32 +169,69 @@ class Kernel:
         except PatchNotFoundError:
             return PatchStatus.absent(name)
 
-    def close(self, why: str = "is closed") -> None:
+    def close(self) -> None:
         """Close it; what is used afterwards raises ClosedError."""
         if not self._closed:
-            self._closed = why
+            self._closed = True
             self._backend.close()
 
 
-_OPEN: weakref.WeakSet[Kernel] = weakref.WeakSet()
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_OPEN: weakref.WeakSet[_Closable] = weakref.WeakSet()
+
+
+def close_after_fork(opened: _Closable) -> int:
+    """Have something closed in forked children; return the process that has opened it.
+
+    Parent and child would get each other's answers, and a patch that the parent owns
+    would not be reverted at its end for as long as the child holds the device.
+    """
+    _OPEN.add(opened)
+    return os.getpid()
+
+
+def closed(what: str, pid: int) -> ClosedError:
+    """Make the exception for the use of something that is closed, and was opened by a process."""
+    why = "is closed" if pid == os.getpid() else "was opened by the process that forked this one"
+    return ClosedError(f"the {what} {why}", after="nothing has changed", remedy=f"open another {what}")
 
 
 def _forked() -> None:
-    """Let go, in a forked child, of what its parent has open.
-
-    The two would get each other's answers, and a patch that the parent owns would
-    not be reverted at its end for as long as the child holds the device.
-    """
-    for kernel in list(_OPEN):
-        kernel.close("was opened by the process that forked this one")
+    for opened in list(_OPEN):
+        opened.close()
 
 
 os.register_at_fork(after_in_child=_forked)
 
 
+def require_shim() -> None:
+    """Insist on the compiled part of this package, which reading files does not need.
+
+    Raises:
+        UnsupportedError: It is missing.
+    """
+    try:
+        from pylivepatch import _shim  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedError(
+            f"the compiled part of pylivepatch is missing: {error}",
+            feature="shim",
+            remedy="install the package for this Python; in a source tree: pip install -e .",
+        ) from None
+
+
 def _live_backend(choice: BackendChoice, sysfs: SysfsBackend) -> Backend:
     from pylivepatch.kernel.refusal import no_klpctl
 
+    try:
+        require_shim()
+    except UnsupportedError:
+        if choice == "klpctl":
+            raise
+        return sysfs
     backend = _klpctl_backend(sysfs)
     if backend is None and choice == "klpctl":
         raise no_klpctl("klpctl cannot be used", "klpctl", sysfs.sysfs)

@@ -83,7 +83,7 @@ class Options(NamedTuple):
 
     def course(self, kernel: Kernel, name: str, target: Target) -> Course:
         """Make a course that is followed so."""
-        course = Course(kernel.backend, name, target, ours=self.ours)
+        course = Course(kernel, name, target, ours=self.ours)
         course.within(self.timeout, self.on_timeout)
         course.on_progress = self.on_progress
         return course
@@ -235,7 +235,7 @@ def follow(kernel: Kernel, status: PatchStatus, *, ours: bool = False) -> Course
     if status.progress is None or not status.state.in_transition:
         return None
     started = time.monotonic() if status.started is None else status.started
-    return Course(kernel.backend, status.name, status.progress.target, started, ours=ours)
+    return Course(kernel, status.name, status.progress.target, started, ours=ours)
 
 
 def _change(

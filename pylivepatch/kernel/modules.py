@@ -8,14 +8,15 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from pylivepatch._shim import lib
 from pylivepatch.errors import PatchRejectedError, PatchStateError
+from pylivepatch.kernel import require_shim
 from pylivepatch.kernel.log import explained
 from pylivepatch.kernel.refusal import refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pylivepatch._shim import Lib
     from pylivepatch.kernel import Kernel
 
 
@@ -39,6 +40,7 @@ def insert(path: str, name: str, options: str, kernel: Kernel) -> None:
             after="nothing has changed",
             remedy="enable it, or unload it first",
         )
+    lib = _lib()
     running = next((status.name for status in kernel.backend.patches() if status.progress), None)
     with explained(name):
         result = lib.plp_module_insert(os.fsencode(path), options.encode())
@@ -48,6 +50,7 @@ def insert(path: str, name: str, options: str, kernel: Kernel) -> None:
 
 def probe(name: str) -> bool:
     """Load an installed module, quietly: whether it is loaded now."""
+    lib = _lib()
     return lib.plp_module_probe(name.encode()) >= 0
 
 
@@ -64,6 +67,7 @@ def remove(name: str, sysfs: Path) -> None:
         AccessError: The caller is not root.
         PatchNotFoundError: No such module is loaded.
     """
+    lib = _lib()
     result = lib.plp_module_remove(name.encode())
     if result == 0:
         return
@@ -92,3 +96,10 @@ def _held_by(module: Path) -> str:
         if holders:
             return ", held by " + ", ".join(holders)
     return ""
+
+
+def _lib() -> Lib:
+    require_shim()
+    from pylivepatch._shim import lib
+
+    return lib

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pylivepatch._shim import lib
-from pylivepatch.event import Action, Event
+from pylivepatch.monitor import Action, Event
 from pylivepatch.state import Blocker, Func, Object, PatchState, PatchStatus, Progress, Reason, Target, Task
 
 if TYPE_CHECKING:

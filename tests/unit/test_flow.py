@@ -31,9 +31,9 @@ from pylivepatch.kernel.changes import Options
 
 if TYPE_CHECKING:
     from pylivepatch._flow import Effect, Flow
-    from pylivepatch.kernel import Backend, Kernel
+    from pylivepatch.kernel import Kernel
 
-BACKEND = cast("Backend", SimpleNamespace(revert=print, enable=print, blockers=print, task_count=print, patch=print))
+BACKEND = SimpleNamespace(revert=print, enable=print, blockers=print, task_count=print, patch=print)
 KERNEL = cast("Kernel", SimpleNamespace(backend=BACKEND, sysfs=None))
 REVERT, ENABLE = Call("revert fix", print), Call("enable fix", print)
 BLOCKERS = Call("read blockers", print, slow=True)
@@ -71,7 +71,7 @@ def play(flow: Flow[Any], *script: tuple[Effect, object]) -> object:
 
 def course(target: Target = Target.PATCHED, *, ours: bool = True, timeout: float | None = 30.0) -> Course:
     """A transition that started at 100 s."""
-    made = Course(BACKEND, "fix", target, 100.0, ours=ours)
+    made = Course(KERNEL, "fix", target, 100.0, ours=ours)
     made.within(timeout)
     return made
 

@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 
 from pylivepatch import BadDataError, Monitor
-from pylivepatch.event import EventSource
+from pylivepatch.monitor import EventSource
 
 
 def test_bad_source() -> None:
     """A source that nobody has heard of is refused."""
-    with pytest.raises(BadDataError, match="no event source"):
+    with pytest.raises(BadDataError, match="unknown event source"):
         Monitor(cast("EventSource", "telepathy"))

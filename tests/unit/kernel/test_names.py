@@ -8,6 +8,7 @@ import math
 import pytest
 
 from pylivepatch import BadDataError
+from pylivepatch._shim import lib
 from pylivepatch.kernel.names import LONGEST, module_options, patch_name, timeout_seconds
 
 
@@ -55,3 +56,8 @@ def test_timeouts() -> None:
     for bad in (0, -1, math.nan):
         with pytest.raises(BadDataError):
             timeout_seconds(bad)
+
+
+def test_the_longest_name_is_the_kernels() -> None:
+    """The number that stands in Python, too, is that of the header."""
+    assert lib.KLPCTL_NAME_LEN == LONGEST
