@@ -4,6 +4,8 @@
 Start with `Core`.
 """
 
+import logging
+
 from pylivepatch.boot import Boot, BootOutcome, BootStep
 from pylivepatch.boot.store import Installed, Store
 from pylivepatch.core import Core
@@ -106,3 +108,15 @@ __all__ = [
     "TransitionTimeoutError",
     "UnsupportedError",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("pylivepatch")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# What reads the records is the program's choice.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from pylivepatch.errors import BadDataError, UnsupportedError
@@ -229,56 +228,38 @@ class Missing:
     since: str = ""
 
 
-_DETAILS = {
-    "registered": "patches that are loaded without being enabled, and enabled again",
-    "events": "transitions of all patches are seen as they happen",
-    "fast": "transitions are retried early, and end in milliseconds",
-    "foreign": "objects of ordinary live patch modules are known to klpctl",
-    "idle": "idle tasks are counted and listed",
-    "reasons": "why a task has not switched is known",
-    "stacks": "where a task sleeps is told",
-    "reloc_clear": "a module that a patch has relocations for can go and come again",
-    "progress": "tasks done of total are known",
-    "replace": "whether a patch replaces all others is known",
-}
+def _feature(detail: str) -> bool:
+    ability: bool = dataclasses.field(default=False, metadata={"detail": detail})
+    return ability
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What is there, each a bool; what is not is in `missing` with its reason.
+    """What this kernel and this backend can do beyond the basics, each a bool; the rest is in `missing`.
 
     Attributes:
-        registered: Patches that are loaded without being enabled, and that can
-            be enabled again without being loaded again.
-        events: Transitions of all patches are seen as they happen.
-        fast: Transitions are retried early, and end in milliseconds.
-        foreign: Objects of ordinary live patch modules are known to klpctl,
-            which can revert them.
-        idle: Idle tasks are counted and listed.
-        reasons: Why a task has not switched is known, as the livepatch core found it.
-        stacks: Where a task sleeps is told with that.
-        reloc_clear: A module that an enabled patch has relocations for can go and
-            come again.
-        progress: Tasks done of total are known.
-        replace: Whether a patch replaces all others is known.
         kicks: Early retries since klpctl was loaded.
         reversals: Reversals of transitions since klpctl was loaded.
         missing: Name of each absent feature, with reason and remedy.
     """
 
-    registered: bool = False
-    events: bool = False
-    fast: bool = False
-    foreign: bool = False
-    idle: bool = False
-    reasons: bool = False
-    stacks: bool = False
-    reloc_clear: bool = False
-    progress: bool = False
-    replace: bool = False
+    registered: bool = _feature("patches that are loaded without being enabled, and enabled again")
+    events: bool = _feature("transitions of all patches are seen as they happen")
+    fast: bool = _feature("transitions are retried early, and end in milliseconds")
+    foreign: bool = _feature("objects of standalone patches are known to klpctl, which can revert them")
+    idle: bool = _feature("idle tasks are counted and listed")
+    reasons: bool = _feature("why a task has not switched is known, as the livepatch core found it")
+    stacks: bool = _feature("where a task sleeps is known")
+    reloc_clear: bool = _feature("a module that an enabled patch has relocations for can be removed and loaded again")
+    progress: bool = _feature("the tasks done of all tasks are known")
+    replace: bool = _feature("whether a patch replaces all others is known")
     kicks: int = 0
     reversals: int = 0
-    missing: Mapping[str, Missing] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    missing: Mapping[str, Missing] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        # A plain copy, so that the value can be pickled, copied and made a dict.
+        object.__setattr__(self, "missing", dict(self.missing))
 
     def require(self, feature: str) -> None:
         """Insist on a feature.
@@ -291,8 +272,7 @@ class Features:
             BadDataError: There is no feature of that name.
         """
         if feature not in _DETAILS:
-            known = ", ".join(_DETAILS)
-            raise BadDataError(f"no feature {feature!r}", remedy=f"take one of {known}")
+            raise BadDataError(f"unknown feature {feature!r}", remedy=f"give one of {', '.join(_DETAILS)}")
         if getattr(self, feature):
             return
         why = self.missing.get(feature, Missing("it is not there"))
@@ -302,6 +282,14 @@ class Features:
             since=why.since,
             remedy=why.remedy,
         )
+
+
+_DETAILS: dict[str, str] = {
+    field.name: field.metadata["detail"] for field in dataclasses.fields(Features) if "detail" in field.metadata
+}
+Features.__doc__ = (Features.__doc__ or "").replace(
+    "        kicks:", "".join(f"        {name}: {text}.\n" for name, text in _DETAILS.items()) + "        kicks:"
+)
 
 
 def feature_names() -> tuple[str, ...]:

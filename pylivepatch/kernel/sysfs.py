@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pylivepatch.errors import PatchNotFoundError, UnsupportedError
@@ -80,7 +79,7 @@ class SysfsBackend:
                 _NO_KLPCTL.remedy,
                 "6.11",
             )
-        return Features(progress=progress, replace=replace, missing=MappingProxyType(missing))
+        return Features(progress=progress, replace=replace, missing=missing)
 
     def patches(self) -> list[PatchStatus]:
         """Read all patches, and the live patch modules that are not enabled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +30,7 @@ class Step:
     """One step of a sequence; nonsense is refused when it is made.
 
     Attributes:
-        file: The module file of the patch; loaded unless it is loaded already.
+        file: The module file of the patch, as a `pathlib.Path`; loaded unless it is loaded already.
         name: The name of a loaded patch, in place of a file.
         action: "enable" or "revert".
         params: Module parameters, for a file.
@@ -43,7 +44,7 @@ class Step:
             sequence has to end; otherwise the kernel takes the patch back. Needs klpctl.
     """
 
-    file: Path | None = None
+    file: str | os.PathLike[str] | None = None
     name: str | None = None
     action: Literal["enable", "revert"] = "enable"
     params: Mapping[str, str | int | bool] = dataclasses.field(default_factory=dict)
@@ -54,6 +55,8 @@ class Step:
     confirm_within: float | None = None
 
     def __post_init__(self) -> None:
+        if self.file is not None:
+            object.__setattr__(self, "file", Path(self.file))
         _check(self)
 
 

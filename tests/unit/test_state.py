@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import pytest
 
@@ -31,3 +33,17 @@ def test_names_are_the_attributes() -> None:
     """Each feature is a bool attribute."""
     fields = {field.name for field in dataclasses.fields(Features)}
     assert set(feature_names()) == fields - {"kicks", "reversals", "missing"}
+
+
+def test_features_copy() -> None:
+    """Features pickle, copy, compare and hash, and become a dict."""
+    features = Features(events=True, missing={"fast": Missing("no", "try", "6.3")})
+    assert pickle.loads(pickle.dumps(features)) == features == copy.deepcopy(features)
+    assert hash(features) == hash(copy.copy(features))
+    assert dataclasses.asdict(features)["missing"] == {"fast": {"reason": "no", "remedy": "try", "since": "6.3"}}
+
+
+def test_features_are_described() -> None:
+    """Each feature stands in the docstring with its text."""
+    for name in feature_names():
+        assert f"        {name}: " in (Features.__doc__ or "")
