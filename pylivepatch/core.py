@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
@@ -150,6 +151,15 @@ class BaseCore(Mapping[str, _P], Generic[_P]):
         )
         return [info for info in enabled if wanted in (info.cves or ())]
 
+    def _signal_blockers(self) -> list[Blocker]:
+        from pylivepatch.kernel.refusal import refusal
+        from pylivepatch.kernel.tasks import interrupt
+
+        try:
+            return interrupt(self._kernel.root / "proc", self._kernel.backend.blockers)
+        except PermissionError as error:
+            raise refusal(errno.EPERM, "signal", "blockers") from error
+
     def _apply(self, step: Step, on_progress: OnProgress | None) -> Flow[str]:
         sequence = one_step(self._kernel, step, on_progress)
         yield from sequence.flow()
@@ -205,6 +215,25 @@ class Core(BaseCore[Patch]):
         Source: as `Transition.blockers`.
         """
         return self._kernel.backend.blockers()
+
+    def signal_blockers(self) -> list[Blocker]:
+        """Make the tasks that the running transition waits for leave the functions they sleep in.
+
+        Their processes are sent SIGSTOP, and SIGCONT a tenth of a second later. A task that sleeps
+        interruptibly leaves its system call for that, which is restarted afterwards.
+        What sleeps uninterruptibly, kernel threads, this process and processes that are stopped
+        already are left alone. The livepatch core itself wakes sleepers every 15 s in a
+        way that programs notice less; this is for those who cannot wait for that.
+
+        Returns:
+            The tasks whose processes were sent the signals; they may take a moment to switch.
+
+        Raises:
+            AccessError: The caller is not root. Some may have been sent the signals.
+
+        Source: /proc/<pid>/stat, pidfd_send_signal(2) (5.1).
+        """
+        return self._signal_blockers()
 
     def load(
         self,

@@ -181,8 +181,10 @@ class ModuleFileError(BadDataError):
         filename: The file.
     """
 
-    def __init__(self, message: str, *, filename: str, remedy: str = "") -> None:
-        super().__init__(f"{filename}: {message}", after="nothing was loaded", remedy=remedy)
+    def __init__(
+        self, message: str, *, filename: str, after: str = "nothing has changed", remedy: str = ""
+    ) -> None:
+        super().__init__(f"{filename}: {message}", after=after, remedy=remedy)
         self.filename = filename
 
 

@@ -27,6 +27,14 @@ __all__ = [
 ]
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Spell what a terminal would obey, as \x1b, so that names of tasks and texts of modules are shown and no more."""
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
 class PatchState(enum.StrEnum):
     """Where a patch stands."""
 
@@ -168,10 +176,10 @@ class Blocker:
     cpu: int | None = None
 
     def __str__(self) -> str:
-        who = f"{self.comm} (pid {self.pid}, tid {self.tid})"
+        who = f"{printable(self.comm)} (pid {self.pid}, tid {self.tid})"
         if self.cpu is not None:
             who = f"idle task of CPU {self.cpu}"
-        where = f" in {self.func} of {self.patch}" if self.func else ""
+        where = f" in {printable(self.func)} of {self.patch}" if self.func else ""
         return f"{who}: {self.reason}{where}"
 
 

@@ -191,6 +191,14 @@ class Core(BaseCore[Patch]):
         """
         return await asyncio.to_thread(self._kernel.backend.blockers)
 
+    async def signal_blockers(self) -> list[Blocker]:
+        """Make tasks leave the functions they sleep in, as `pylivepatch.Core.signal_blockers`, in a thread.
+
+        Raises:
+            AccessError: The caller is not root.
+        """
+        return await asyncio.to_thread(self._signal_blockers)
+
     async def load(
         self,
         path: str | os.PathLike[str],

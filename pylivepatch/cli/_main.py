@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pylivepatch.cli._session import Session, interruptible, report, report_interruption
+from pylivepatch.cli._session import USAGE, Session, json_option, report
+from pylivepatch.cli._signals import interruptible, report_interruption
 from pylivepatch.errors import LivepatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _EPILOG = """\b
 Exit codes:
@@ -25,23 +31,43 @@ Exit codes:
   128  and the signal's number: interrupted; 130 by Ctrl-C
 """
 
-
-_COMMANDS = {
-    "apply": "apply:apply", "blockers": "show:blockers", "boot": "boot:boot", "build": "build:build",
-    "check": "check:check", "completion": "completion:completion", "confirm": "change:confirm",
-    "enable": "change:enable", "force": "change:force", "info": "info:info", "install": "install:install",
-    "lab": "lab:lab", "list": "show:list_", "load": "load:load", "metrics": "metrics:metrics",
-    "revert": "change:revert", "status": "show:status", "try": "build:try_", "uninstall": "install:uninstall",
-    "unload": "load:unload", "watch": "watch:watch",
+SECTIONS: dict[str, dict[str, str]] = {
+    "Patches": {
+        "load": "load:load",
+        "enable": "change:enable",
+        "confirm": "change:confirm",
+        "revert": "change:revert",
+        "unload": "load:unload",
+        "apply": "apply:apply",
+        "wait": "wait:wait",
+        "signal": "wait:signal",
+        "force": "change:force",
+    },
+    "Information": {
+        "list": "show:list_",
+        "status": "show:status",
+        "blockers": "show:blockers",
+        "info": "info:info",
+        "check": "check:check",
+        "watch": "watch:watch",
+        "health": "health:health",
+        "metrics": "metrics:metrics",
+        "doctor": "doctor:doctor",
+    },
+    "Boot": {"install": "install:install", "uninstall": "install:uninstall", "boot": "boot:boot"},
+    "Building and trying": {"build": "build:build", "try": "build:try_", "lab": "lab:lab"},
+    "Shell": {"completion": "completion:completion"},
 }
-"""Where each command is: its module in this package, and its name there."""
+"""The commands as the help groups them. Where each is: its module in this package, and its name there."""
+
+_COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
 
 
 class Commands(click.Group):
     """A group that turns exceptions into messages and exit codes, and imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Name all commands."""
+        """Name all commands, in the order of the help."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -51,6 +77,34 @@ class Commands(click.Group):
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(f"pylivepatch.cli.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections, each command with the whole of its first sentence."""
+        for section, places in SECTIONS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in places]
+            rows = [(name, each.get_short_help_str(limit=200)) for name, each in commands if each is not None]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line; a usage error is JSON, too, when that is asked for."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode or "--json" not in words:
+            return super().main(args, prog_name, complete_var, standalone_mode, **extra)
+        try:
+            sys.exit(super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or 0)
+        except click.ClickException as error:
+            Session(json=True).error({"type": type(error).__name__, "message": error.format_message()}, "")
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(USAGE)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; report what it raises."""
@@ -64,18 +118,25 @@ class Commands(click.Group):
             ctx.exit(report_interruption(session, error))
 
 
-@click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="pylivepatch")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "klpctl", "sysfs"]),
     default="auto",
     show_default=True,
+    envvar="PYLIVEPATCH_BACKEND",
+    show_envvar=True,
     help="How to reach the kernel.",
 )
 @click.option("--root", type=click.Path(file_okay=False, exists=True), default="/", hidden=True)
+@json_option
 @click.pass_context
-def group(ctx: click.Context, backend: str, root: str) -> None:
+def group(ctx: click.Context, backend: Any, root: str) -> None:
     """Live-patch the running kernel: load, enable, follow and revert patches."""
     session = ctx.ensure_object(Session)
     session.backend = backend

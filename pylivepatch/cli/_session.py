@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What the commands share: the core, the output, the errors and their codes.
+"""What the commands share: options, the core, the output, errors and their exit codes.
 
 With ``--json`` stdout holds the result and nothing else; an error is one line of
-JSON on stderr, ``{"error": {"type": …, "message": …, …}}``, and stdout is empty.
+JSON on stderr, ``{"schema": 1, "error": {"type": …, "message": …, …}}``, and stdout is empty.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import contextlib
 import dataclasses
 import json
 import math
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from pylivepatch.cli._data import VERSION, confirmation_data, error_data, patch_data
 from pylivepatch.core import Core
 from pylivepatch.errors import (
     AccessError,
@@ -34,15 +33,18 @@ from pylivepatch.errors import (
     TransitionTimeoutError,
     UnsupportedError,
 )
+from pylivepatch.state import printable
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from pylivepatch._flow import OnProgress, OnTimeout
+    from pylivepatch.kernel import BackendChoice
     from pylivepatch.patch import Patch
     from pylivepatch.state import PatchStatus, Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+USAGE = 2
+REFUSED = 8
 
 # The first that fits, so leaves before their bases.
 _CODES: tuple[tuple[type[LivepatchError], int], ...] = (
@@ -52,23 +54,20 @@ _CODES: tuple[tuple[type[LivepatchError], int], ...] = (
     (TransitionBusyError, 5),
     (TransitionReversedError, 6),
     (CheckError, 6),
-    (ModuleFileError, 8),
-    (KernelError, 8),
+    (ModuleFileError, REFUSED),
+    (KernelError, REFUSED),
     (UnsupportedError, 9),
-    (BadDataError, 2),
+    (BadDataError, USAGE),
 )
 _STILL_IN_TRANSITION = 7
 _REVERSED = 6
-_OTHER = 8
-_SIGNALLED = 128
-_SAME_SIGNAL = 1.0
 
 
 @dataclasses.dataclass
 class Session:
     """The options that all commands share."""
 
-    backend: str = "auto"
+    backend: BackendChoice = "auto"
     root: str = "/"
     json: bool = False
     subject: str = ""
@@ -76,11 +75,24 @@ class Session:
 
     def core(self) -> Core:
         """Reach the kernel as the options say."""
-        return Core(cast("Literal['auto', 'klpctl', 'sysfs']", self.backend), root=self.root)
+        return Core(self.backend, root=self.root)
 
-    def result(self, data: object, text: str) -> None:
+    def result(self, data: Mapping[str, object], text: str) -> None:
         """Print a result: `data` as JSON, or `text` for people."""
-        click.echo(json.dumps(data) if self.json else text)
+        if self.json:
+            click.echo(json.dumps({"schema": VERSION, **data}))
+        elif text:
+            click.echo(text)
+
+    def error(self, data: Mapping[str, object], text: str) -> None:
+        """Print an error to stderr, likewise."""
+        text = json.dumps({"schema": VERSION, "error": data}) if self.json else f"pylivepatch: {text}"
+        # The terminal may be what was closed.
+        with contextlib.suppress(OSError):
+            click.echo(text, err=True)
+
+
+# ---- options ----
 
 
 def _json_option(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -102,9 +114,17 @@ def json_option(command: _Command) -> _Command:
     return option(command)
 
 
-def _timeout_option(_: click.Context, __: click.Parameter, value: float) -> float | None:
+def if_needed_option(command: _Command) -> _Command:
+    """Give a command ``--if-needed``."""
+    return click.option("--if-needed", is_flag=True, help="Succeed if it is so already.")(command)
+
+
+def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Read a time in seconds: above 0, or inf for none."""
+    if value is None:
+        return None
     if not value > 0:
-        raise click.BadParameter("give seconds above 0, or inf")
+        raise click.BadParameter("give seconds above 0, or inf", param=parameter)
     return None if value == math.inf else value
 
 
@@ -129,69 +149,17 @@ def timeout_options(command: _Command) -> _Command:
         default=30.0,
         show_default=True,
         metavar="SECONDS",
-        callback=_timeout_option,
+        callback=seconds,
         help="Deadline of the transition; inf for none.",
     )(command)
 
 
-def patch_data(status: PatchStatus) -> dict[str, object]:
-    """A patch as the JSON output shows it."""
-    progress = status.progress
-    return {
-        "name": status.name,
-        "state": str(status.state),
-        "registered": status.registered,
-        "replace": status.replace,
-        "objects": [
-            {
-                "name": part.name,
-                "funcs": [{"name": func.name, "sympos": func.sympos} for func in part.funcs],
-            }
-            for part in status.objects
-        ],
-        "transition": progress
-        and {
-            "target": str(progress.target),
-            "total": progress.total or None,
-            "done": progress.done if progress.total else None,
-        },
-    }
+def policy(name: str) -> OnTimeout:
+    """The policy of ``--on-timeout``, which click has checked."""
+    return cast("OnTimeout", name)
 
 
-def report(session: Session, error: LivepatchError) -> int:
-    """Print an error; say which exit code it has."""
-    if session.json:
-        click.echo(json.dumps({"error": error_data(error)}), err=True)
-    else:
-        click.echo(f"pylivepatch: {error}", err=True)
-    return exit_code(error)
-
-
-def error_data(error: LivepatchError) -> dict[str, object]:
-    """An error as the JSON output shows it."""
-    data: dict[str, object] = {
-        "type": type(error).__name__,
-        "message": error.message,
-        "after": error.after,
-        "remedy": error.remedy,
-    }
-    for field in ("errno", "filename", "extack", "patch", "func", "feature", "since", "kind", "symbol", "file"):
-        if isinstance(value := getattr(error, field, None), str | int) and value != "":
-            data[field] = value
-    if isinstance(error, KernelError):
-        data["log"] = error.log
-    if isinstance(error, TransitionTimeoutError | TransitionReversedError):
-        data["state"] = str(error.state)
-    if isinstance(error, TransitionTimeoutError):
-        data["blockers"] = [dataclasses.asdict(blocker) for blocker in error.blockers]
-    return data
-
-
-def exit_code(error: LivepatchError) -> int:
-    """The exit code of an error."""
-    if isinstance(error, TransitionTimeoutError):
-        return _STILL_IN_TRANSITION if error.state.in_transition else _REVERSED
-    return next((code for kind, code in _CODES if isinstance(error, kind)), _OTHER)
+# ---- results ----
 
 
 @contextlib.contextmanager
@@ -222,81 +190,61 @@ def progress_bar(session: Session, name: str) -> Iterator[OnProgress | None]:
         yield show
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end.
-
-    Attributes:
-        number: The signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Make Ctrl-C, SIGTERM and SIGHUP end the body by an exception, so that what it began is reversed.
-
-    One that follows within a second is taken for the same: a terminal that is closed
-    sends more than one. A later one ends the wait for the reversal.
-    """
-    last = -math.inf
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > _SAME_SIGNAL:
-            raise Interrupted(number)
-
-    handlers = {
-        number: signal.signal(number, interrupt)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        # What nohup(1) ignores stays ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def report_interruption(session: Session, error: KeyboardInterrupt) -> int:
-    """Print that the command was interrupted, and the state its patch is in; return the exit code."""
-    data, words, code = interruption(session, error)
-    # The terminal may be what was closed.
-    with contextlib.suppress(OSError):
-        click.echo(json.dumps({"error": data}) if session.json else f"pylivepatch: {words}", err=True)
-    return code
-
-
-def interruption(session: Session, error: KeyboardInterrupt) -> tuple[dict[str, object], str, int]:
-    """An interruption as JSON shows it, in words, and its exit code."""
-    number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-    message = f"interrupted by {signal.Signals(number).name}"
-    name, state = session.subject, None
-    words = [message]
-    if name:
-        state = "not loaded"
-        with contextlib.suppress(LivepatchError, OSError), Core("sysfs", root=session.root) as core:
-            state = str(core.patch(name).state)
-        words.append(f"{name} is {state}")
-    notes = list(getattr(error, "__notes__", ()))
-    data: dict[str, object] = {"type": "Interrupted", "message": message, "patch": name or None, "state": state}
-    data["notes"] = notes
-    return data, "; ".join(words + notes), _SIGNALLED + number
-
-
-def changed(session: Session, patch: Patch, duration: float | None) -> None:
-    """Print the state of a patch after a change, and how long that took."""
+def changed(session: Session, patch: Patch, duration: float | None = None, **more: object) -> None:
+    """Print the state of a patch after a change, how long that took, and whether it was needed."""
     status = patch.status()
-    text = f"{status.name}: {status.state}"
-    if duration is not None:
+    data = {**patch_data(status), "duration": duration, "changed": True, **more}
+    text = f"{status.name}: {state_words(status)}"
+    if not data["changed"]:
+        text = f"{text} already"
+    elif duration is not None:
         text = f"{text}, in {duration:.3f} s"
-    session.result({**patch_data(status), "duration": duration}, text)
+    session.result(data, text)
 
 
-def policy(name: str) -> OnTimeout:
-    """The policy of ``--on-timeout``, which click has checked."""
-    return cast("OnTimeout", name)
+def state_words(status: PatchStatus) -> str:
+    """The state of a patch, and what will become of it if nobody confirms it."""
+    confirmation = confirmation_data(status)
+    if confirmation is None:
+        return str(status.state)
+    left = confirmation["left"]
+    when = "when its owner ends" if left is None else f"in {_duration(cast('float', left))}"
+    return f"{status.state}, reverted {when} unless confirmed"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+# ---- errors ----
+
+
+def report(session: Session, error: LivepatchError) -> int:
+    """Print an error; return its exit code."""
+    session.error(error_data(error), error_text(error))
+    return exit_code(error)
+
+
+def error_text(error: LivepatchError) -> str:
+    """An error in words: on a terminal its parts have lines of their own."""
+    words = "; ".join(error.log) or error.extack if isinstance(error, KernelError) else ""
+    parts = (
+        ("", error.message),
+        ("state:  ", error.after),
+        ("remedy: ", error.remedy),
+        ("kernel: ", words),
+        *(("note:   ", note) for note in getattr(error, "__notes__", ())),
+    )
+    if sys.stderr.isatty():
+        text = "\n  ".join(f"{label}{words}" for label, words in parts if words)
+    else:
+        text = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    return printable(text, keep="\n\t")
+
+
+def exit_code(error: LivepatchError) -> int:
+    """The exit code of an error."""
+    if isinstance(error, TransitionTimeoutError):
+        return _STILL_IN_TRANSITION if error.state.in_transition else _REVERSED
+    return next((code for kind, code in _CODES if isinstance(error, kind)), REFUSED)

@@ -3,31 +3,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pylivepatch.cli._data import error_data, finding_data, report_data
 from pylivepatch.cli._session import (
+    REFUSED,
     Session,
-    error_data,
+    error_text,
     exit_code,
-    interruption,
     json_option,
     policy,
     progress_bar,
     timeout_options,
 )
+from pylivepatch.cli._signals import interruption
 from pylivepatch.errors import LivepatchError
 from pylivepatch.preflight import Severity
 from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
 
 if TYPE_CHECKING:
     from pylivepatch.preflight import Finding
-
-_FATAL = 8
 
 
 @click.command()
@@ -60,14 +58,17 @@ def apply(session: Session, files: tuple[Path, ...], dry_run: bool, timeout: flo
             sequence.run()
         except LivepatchError as error:
             code = exit_code(error)
-            _failed(session, sequence, error_data(error), str(error))
+            _failed(session, sequence, error_data(error), error_text(error))
         except KeyboardInterrupt as error:
             data, words, code = interruption(session, error)
             _failed(session, sequence, data, words)
         else:
             code = 0
             text = f"{len(steps)} of {len(steps)} steps done"
-            session.result({"steps": [_report(report) for report in sequence.reports]}, text)
+            changed = any(report.outcome is Outcome.DONE for report in sequence.reports)
+            session.result(
+                {"steps": [report_data(report) for report in sequence.reports], "changed": changed}, text
+            )
     click.get_current_context().exit(code)
 
 
@@ -113,8 +114,8 @@ def _failed(session: Session, sequence: Sequence, error: dict[str, object], word
     if session.json:
         error["step"] = failed[-1].number if failed else None
         error["undone"] = undone
-        error["steps"] = [_report(report) for report in sequence.reports]
-        click.echo(json.dumps({"error": error}), err=True)
+        error["steps"] = [report_data(report) for report in sequence.reports]
+        session.error(error, "")
         return
     where = "".join(f"step {each.number} ({each.name or each.step.file}): " for each in failed[-1:])
     click.echo(f"pylivepatch: {where}{words}", err=True)
@@ -123,19 +124,6 @@ def _failed(session: Session, sequence: Sequence, error: dict[str, object], word
     for report in sequence.reports:
         what = "not reached" if report.outcome is Outcome.PENDING else _words(report)
         click.echo(f"  {report.number}  {report.name or report.step.file}  {what}", err=True)
-
-
-def _report(report: StepReport) -> dict[str, object]:
-    return {
-        "step": report.number,
-        "name": report.name,
-        "file": report.step.file and str(report.step.file),
-        "action": report.step.action,
-        "outcome": str(report.outcome),
-        "state": report.state and str(report.state),
-        "duration": report.duration,
-        "undo_error": report.undo_error and error_data(report.undo_error),
-    }
 
 
 def _planned(session: Session, planned: list[PlannedStep]) -> int:
@@ -149,20 +137,20 @@ def _planned(session: Session, planned: list[PlannedStep]) -> int:
         lines += [f"    {finding}" for finding in each.findings]
     data = [
         {
-            "step": each.number,
+            "number": each.number,
             "name": each.name,
             "file": each.step.file and str(each.step.file),
             "action": each.step.action,
-            "actions": each.actions,
+            "actions": list(each.actions),
             "error": each.error and error_data(each.error),
-            "findings": [dataclasses.asdict(finding) for finding in each.findings],
+            "findings": [finding_data(finding) for finding in each.findings],
         }
         for each in planned
     ]
     session.result({"plan": data}, "\n".join(lines))
     if errors:
         return exit_code(errors[0])
-    return _FATAL if any(_fatal(finding) for each in planned for finding in each.findings) else 0
+    return REFUSED if any(_fatal(finding) for each in planned for finding in each.findings) else 0
 
 
 def _fatal(finding: Finding) -> bool:

@@ -10,13 +10,14 @@ import socket
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Literal, NoReturn, cast
+from typing import NoReturn
 
 import click
 
 from pylivepatch.boot import Boot, BootOutcome, BootStep
 from pylivepatch.boot.store import Store
-from pylivepatch.cli._session import Session, json_option, report
+from pylivepatch.cli._data import error_data
+from pylivepatch.cli._session import Session, exit_code, json_option, report
 from pylivepatch.cli.install import CRASHED
 
 _SETTLE = 60.0
@@ -55,10 +56,9 @@ def boot(session: Session, settle: float) -> None:
     The exit code is that of the first patch that failed, and 8 when one was left out
     because of a crash.
     """
-    backend = cast("Literal['auto', 'klpctl', 'sysfs']", session.backend)
     status = 0
     try:
-        with _stoppable(), Boot(Store(root=session.root), backend=backend) as applied:
+        with _stoppable(), Boot(Store(root=session.root), backend=session.backend) as applied:
             status = _apply(session, applied)
             if applied.on_trial and settle:
                 _notify(f"STATUS=A crash counts against {', '.join(applied.on_trial)}")
@@ -82,7 +82,14 @@ def _apply(session: Session, applied: Boot) -> int:
         data: dict[str, object] = {
             "kernel": applied.store.release,
             "enabled": not killed,
-            "patches": [{"name": step.patch.name, "outcome": str(step.outcome)} for step in steps],
+            "patches": [
+                {
+                    "name": step.patch.name,
+                    "outcome": str(step.outcome),
+                    "error": None if step.error is None else error_data(step.error),
+                }
+                for step in steps
+            ],
         }
         session.result(data, "")
     elif killed:
@@ -94,7 +101,7 @@ def _apply(session: Session, applied: Boot) -> int:
 def _report(session: Session, step: BootStep) -> int:
     name = step.patch.name
     if step.error is not None:
-        return report(session, step.error)
+        return exit_code(step.error) if session.json else report(session, step.error)
     if step.outcome is BootOutcome.CRASHED:
         if not session.json:
             click.echo(f"pylivepatch: {name} is not applied: {CRASHED}", err=True)

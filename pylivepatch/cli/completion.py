@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from pylivepatch.boot.store import Store
+from pylivepatch.cli._session import Session, json_option
 from pylivepatch.core import Core
 from pylivepatch.errors import LivepatchError
 
@@ -44,6 +45,7 @@ def installed_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> 
 
 @click.command()
 @click.argument("shell", type=click.Choice(_SHELLS))
+@json_option
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print what makes the shell complete commands, options and names of patches.
@@ -56,7 +58,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     # Of the base class: that of bash wants to run the bash of this machine first.
-    click.echo(ShellComplete.source(kind(ctx.find_root().command, {}, "pylivepatch", _VARIABLE)))
+    script = ShellComplete.source(kind(ctx.find_root().command, {}, "pylivepatch", _VARIABLE))
+    ctx.ensure_object(Session).result({"shell": shell, "script": script}, script)
 
 
 def _root(ctx: click.Context) -> str:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from pylivepatch.cli._data import objects_data
 from pylivepatch.cli._session import Session, json_option
 from pylivepatch.cli.completion import patch_names_and_files
 from pylivepatch.elf.file import SUFFIXES
 from pylivepatch.module.info import PatchInfo
+from pylivepatch.state import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +37,9 @@ def info(session: Session, patch: str, diff: bool) -> None:
         with session.core() as core:
             found = core.info(patch)
     if diff and not session.json:
-        click.echo(found.diff or "", nl=False)
+        text = found.diff or ""
+        # In a pipe it is as it was; a terminal would obey what is in it.
+        click.echo(printable(text, keep="\n\t") if sys.stdout.isatty() else text, nl=False)
     else:
         session.result(info_data(found), "\n".join(_lines(found)))
 
@@ -48,12 +53,7 @@ def info_data(found: PatchInfo) -> dict[str, object]:
         "state": str(found.status.state) if found.status else None,
         "registered": found.registered,
         "replace": found.replace,
-        "objects": None
-        if found.objects is None
-        else [
-            {"name": part.name, "funcs": [{"name": func.name, "sympos": func.sympos} for func in part.funcs]}
-            for part in found.objects
-        ],
+        "objects": None if found.objects is None else objects_data(found.objects),
         "unreadable": found.unreadable,
         "stack": None
         if found.stack is None
@@ -82,7 +82,7 @@ def _lines(found: PatchInfo) -> Iterator[str]:
     if found.status:
         yield _line("state", str(found.status.state))
     yield _line("file", str(file.path) if file else _UNKNOWN)
-    yield _line("kind", "registers with klpctl" if found.registered else "ordinary: loading it enables it")
+    yield _line("kind", "registers with klpctl" if found.registered else "standalone: loading it enables it")
     yield _line("replace", {True: "yes, all patches before it", False: "no", None: _UNKNOWN}[found.replace])
     yield from (_line("description", text) for text in (found.description,) if text)
     yield from (_line("version", text) for text in (found.version,) if text)
@@ -119,4 +119,4 @@ def _functions(found: PatchInfo) -> Iterator[str]:
 
 
 def _line(key: str, text: str) -> str:
-    return f"{key + ':' if key else '':14}{text}"
+    return f"{key + ':' if key else '':14}{printable(text)}"

@@ -3,29 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
 from pylivepatch.boot import system as units
 from pylivepatch.boot.store import Installed, Store
-from pylivepatch.cli._session import Session, json_option
+from pylivepatch.cli._data import installed_data
+from pylivepatch.cli._session import Session, if_needed_option, json_option
 from pylivepatch.cli.completion import installed_names
 from pylivepatch.cli.load import parameters
+from pylivepatch.errors import ModuleFileError, PatchNotFoundError, UnsupportedError
+from pylivepatch.kernel.names import patch_name
 from pylivepatch.module import ModuleFile
+from pylivepatch.preflight import Severity
+
+NOTHING = "nothing was installed"
+_LASTING = ("function", "ambiguous", "symbol", "vermagic", "crc", "parameter")
+"""What the preflight finds that a reboot of the same kernel does not change."""
 
 CRASHED = "the machine crashed within a minute of applying it; install it again to have it applied again"
-
-
-def installed_data(patch: Installed) -> dict[str, object]:
-    """An installed patch as the JSON output shows it."""
-    return {
-        "name": patch.name,
-        "release": patch.release,
-        "file": str(patch.path),
-        "params": dict(patch.params),
-        "crashed": patch.crashed,
-    }
 
 
 @click.command()
@@ -61,17 +59,43 @@ def install(
         lines = [*(f"wrote {path}" for path in files), "now run:", *(f"  {line}" for line in units.RELOAD)]
         session.result({"files": files, "run": units.RELOAD}, "\n".join(lines))
     elif file is not None:
+        _refuse_what_cannot_work(session, file, params)
+        before = _files(store)
         patch = store.install(file, release=release, params=params)
-        session.result(installed_data(patch), f"{patch.name}: installed for kernel {patch.release}")
+        changed = _files(store) != before
+        text = f"{patch.name}: installed for kernel {patch.release}{'' if changed else ' already'}"
+        session.result({**installed_data(patch), "changed": changed}, text)
+
+
+def _refuse_what_cannot_work(session: Session, file: str, params: dict[str, str | int | bool]) -> None:
+    """Refuse a file for the running kernel that will not fit it at the next boot either."""
+    with contextlib.suppress(UnsupportedError), session.core() as core:
+        if ModuleFile.open(file).release != core.release:
+            return
+        for finding in core.preflight(file, params=params):
+            if finding.code in _LASTING and finding.severity is Severity.FATAL:
+                raise ModuleFileError(
+                    f"{finding.subject}: {finding.message}", filename=file, after=NOTHING, remedy=finding.remedy
+                )
+
+
+def _files(store: Store) -> dict[tuple[str, str], tuple[Installed, bytes]]:
+    """What is installed, to see whether it has changed."""
+    return {
+        (each.release, each.name): (each, each.path.read_bytes() if each.path.is_file() else b"")
+        for release in store.releases()
+        for each in store.patches(release)
+    }
 
 
 @click.command()
 @click.argument("name", metavar="NAME|FILE", required=False, shell_complete=installed_names)
 @click.option("--release", metavar="RELEASE", help="For that kernel, instead of FILE's, or the running one.")
 @click.option("--system", is_flag=True, help="Remove what `install --system` wrote.")
+@if_needed_option
 @json_option
 @click.pass_obj
-def uninstall(session: Session, name: str | None, release: str | None, system: bool) -> None:
+def uninstall(session: Session, name: str | None, release: str | None, system: bool, if_needed: bool) -> None:
     """Have the patch NAME no longer applied at boot.
 
     One that is loaded stays as it is.
@@ -85,8 +109,20 @@ def uninstall(session: Session, name: str | None, release: str | None, system: b
     if "/" in name or ".ko" in name:
         found = ModuleFile.open(name)
         name, release = found.name, release or found.release
-    patch = Store(root=session.root).uninstall(name, release)
-    session.result(installed_data(patch), f"{patch.name}: no longer installed for kernel {patch.release}")
+    store = Store(root=session.root)
+    try:
+        patch = store.uninstall(name, release)
+    except PatchNotFoundError:
+        if not if_needed:
+            raise
+        release = release or store.release
+        session.result(
+            {"name": patch_name(name), "release": release, "changed": False},
+            f"{name}: not installed for kernel {release} already",
+        )
+        return
+    text = f"{patch.name}: no longer installed for kernel {patch.release}"
+    session.result({"name": patch.name, "release": patch.release, "changed": True}, text)
 
 
 def _list(session: Session, store: Store, release: str | None) -> None:
@@ -97,5 +133,4 @@ def _list(session: Session, store: Store, release: str | None) -> None:
         params = " ".join(f"{key}={value}" for key, value in patch.params.items())
         line = f"{patch.release}  {patch.name}  {params}".rstrip()
         lines.append(f"{line}  (not applied: {CRASHED})" if patch.crashed else line)
-    if session.json or lines:
-        session.result({"installed": [installed_data(patch) for patch in patches]}, "\n".join(lines))
+    session.result({"installed": [installed_data(patch) for patch in patches]}, "\n".join(lines))

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
-from pylivepatch.cli._session import Session
+from pylivepatch.cli._session import Session, json_option
 from pylivepatch.metrics import Metrics
 
 
@@ -16,6 +18,7 @@ from pylivepatch.metrics import Metrics
     metavar="FILE",
     help="Write to FILE, as a whole or not at all, instead of printing.",
 )
+@json_option
 @click.pass_obj
 def metrics(session: Session, output: str | None) -> None:
     """Print the state of all patches in Prometheus text format.
@@ -24,7 +27,20 @@ def metrics(session: Session, output: str | None) -> None:
     """
     with session.core() as core:
         collected = Metrics(core)
-        if output is None:
-            click.echo(collected.text(), nl=False)
-        else:
+        if output is not None:
             collected.write(output)
+            session.result({"path": output}, "")
+            return
+        if not session.json:
+            click.echo(collected.text(), nl=False)
+            return
+        samples = [
+            {
+                "name": sample.name,
+                "labels": dict(sample.labels),
+                "value": float(sample.value) if math.isfinite(sample.value) else None,
+            }
+            for family in collected.collect()
+            for sample in family.samples
+        ]
+    session.result({"metrics": samples}, "")

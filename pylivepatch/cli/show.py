@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""``pylivepatch list`` and ``status``."""
+"""``pylivepatch list``, ``status`` and ``blockers``."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from pylivepatch.cli._session import Session, json_option, patch_data
+from pylivepatch.cli._data import blocker_data, patch_data
+from pylivepatch.cli._session import Session, json_option, state_words
 from pylivepatch.cli.completion import patch_names
 from pylivepatch.cli.fixes import fixes
+from pylivepatch.errors import AccessError
 
 if TYPE_CHECKING:
     from pylivepatch.core import Core
-    from pylivepatch.state import Missing, PatchStatus
+    from pylivepatch.state import Blocker, PatchStatus
 
 _LONGEST_LINE = 4096
 
@@ -29,9 +30,8 @@ def list_(session: Session, cve: str | None) -> None:
     with session.core() as core:
         patches = core.status() if cve is None else fixes(core, cve)
     width = max((len(status.name) for status in patches), default=0)
-    lines = [f"{status.name:{width}}  {status.state:10}  {_kind(status)}".rstrip() for status in patches]
-    if session.json or lines:
-        session.result({"patches": [patch_data(status) for status in patches]}, "\n".join(lines))
+    lines = [f"{status.name:{width}}  {state_words(status):10}  {_kind(status)}".rstrip() for status in patches]
+    session.result({"patches": [patch_data(status) for status in patches]}, "\n".join(lines))
 
 
 @click.command()
@@ -39,18 +39,21 @@ def list_(session: Session, cve: str | None) -> None:
 @json_option
 @click.pass_obj
 def status(session: Session, name: str | None) -> None:
-    """Show the kernel and all patches, or the patch NAME, with all they change."""
+    """Show the kernel and all patches, or the patch NAME, with all they change, and what a transition waits for."""
     with session.core() as core:
         patches = core.status() if name is None else [core.patch(name).status()]
+        running = any(status.progress for status in patches)
+        blockers = _blockers(core) if running else []
+        data = {
+            "kernel": core.release,
+            "backend": core.backend,
+            "patches": [patch_data(status) for status in patches],
+            "blockers": None if blockers is None else [blocker_data(blocker) for blocker in blockers],
+        }
         if session.json:
-            data = {
-                "kernel": core.release,
-                "backend": core.backend,
-                "patches": [patch_data(status) for status in patches],
-            }
             session.result(data, "")
         else:
-            _show(core, patches)
+            _show(core, patches, blockers)
 
 
 @click.command()
@@ -64,15 +67,22 @@ def blockers(session: Session) -> None:
     for blocker in found:
         lines.append(str(blocker))
         lines += [f"    {line}" for line in blocker.stack]
-    if session.json or lines:
-        session.result({"blockers": [dataclasses.asdict(blocker) for blocker in found]}, "\n".join(lines))
+    session.result({"blockers": [blocker_data(blocker) for blocker in found]}, "\n".join(lines))
+
+
+def _blockers(core: Core) -> list[Blocker] | None:
+    """The tasks that the running transition waits for; None for those who may not know."""
+    try:
+        return core.blockers()
+    except AccessError:
+        return None
 
 
 def _kind(status: PatchStatus) -> str:
     return ", ".join(
         word
         for word, there in (
-            ("foreign", not status.registered),
+            ("standalone", not status.registered),
             ("replace", status.replace),
             ("forced", status.forced),
         )
@@ -80,34 +90,36 @@ def _kind(status: PatchStatus) -> str:
     )
 
 
-def _show(core: Core, patches: list[PatchStatus]) -> None:
+def _show(core: Core, patches: list[PatchStatus], blockers: list[Blocker] | None) -> None:
     from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
     tree = Tree(Text(f"kernel {core.release}, by {core.backend}"))
     for status in patches:
-        words = [str(status.state), _kind(status)]
+        words = [state_words(status), _kind(status)]
         if (progress := status.progress) is not None:
             counts = "tasks are counted for root only"
             if progress.total:
                 counts = f"{progress.done} of {progress.total} tasks {progress.target}"
             words.append(counts)
+            if progress.elapsed:
+                words.append(f"for {progress.elapsed:.1f} s")
         line = Text(status.name, style="bold")
         line.append(f"  {', '.join(word for word in words if word)}", style="default")
         branch = tree.add(line)
-        for part in status.objects:
-            funcs = branch.add(Text(part.name))
-            for func in part.funcs:
+        for obj in status.objects:
+            funcs = branch.add(Text(obj.name))
+            for func in obj.funcs:
                 sympos = f",{func.sympos}" if func.sympos > 1 else ""
                 funcs.add(Text(f"{func.name}{sympos}"))
+        if progress is not None:
+            waits = branch.add(Text("waits for")) if blockers else branch
+            for blocker in blockers or ():
+                waits.add(Text(str(blocker)))
+            if blockers is None:
+                waits.add(Text("what it waits for is for root to know", style="dim"))
     if not patches:
         tree.add(Text("no patches", style="dim"))
-    absent: dict[Missing, list[str]] = {}
-    for feature, why in core.features.missing.items():
-        absent.setdefault(why, []).append(feature)
-    for why, features in absent.items():
-        remedy = f" ({why.remedy})" if why.remedy else ""
-        tree.add(Text(f"without {', '.join(features)}: {why.reason}{remedy}", style="dim"))
     # In a pipe or a file a line is a line, however long.
     Console(width=None if sys.stdout.isatty() else _LONGEST_LINE).print(tree)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from pylivepatch.cli._session import Session, json_option
+from pylivepatch.cli._data import event_data, wall_time
+from pylivepatch.cli._session import Session, json_option, seconds
+from pylivepatch.cli.completion import patch_names
+from pylivepatch.kernel.names import patch_name
 from pylivepatch.monitor import Action
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=patch_names)
 @click.option(
     "--source",
     type=click.Choice(["netlink", "udev"]),
@@ -22,44 +27,49 @@ if TYPE_CHECKING:
     show_default=True,
     help="From klpctl itself, or after udevd.",
 )
+@click.option(
+    "--action",
+    "actions",
+    type=click.Choice([str(action) for action in Action]),
+    multiple=True,
+    help="Only these; more than once for several.",
+)
 @click.option("--progress", is_flag=True, help="Progress of transitions, too.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+@click.option("--timeout", type=float, metavar="SECONDS", callback=seconds, help="End after that time.")
 @json_option
 @click.pass_obj
-def watch(session: Session, source: str, progress: bool, count: int | None) -> None:
-    """Print events of all patches as they happen, one on a line."""
+def watch(
+    session: Session,
+    names: tuple[str, ...],
+    source: str,
+    actions: tuple[str, ...],
+    progress: bool,
+    count: int | None,
+    timeout: float | None,
+) -> None:
+    """Print events of all patches, or of the patches NAME, as they happen, one on a line."""
+    wanted = {patch_name(name) for name in names}
+    end = None if timeout is None else time.monotonic() + timeout
     with session.core() as core, core.monitor(cast("EventSource", source)) as monitor:
         if not session.json:
             click.echo(f"pylivepatch: listening to {source}", err=True)
-        lost = 0
-        events = (event for event in monitor if progress or event.action is not Action.PROGRESS)
-        for seen, event in enumerate(events, start=1):
-            if monitor.lost > lost:
-                session.result({"lost": monitor.lost - lost}, f"({monitor.lost - lost} events were lost)")
-                lost = monitor.lost
-            session.result(_data(event), _line(event))
-            if seen == count:
+        lost = shown = 0
+        while shown != count:
+            event = monitor.read(None if end is None else max(0.0, end - time.monotonic()))
+            if event is None:
                 break
-
-
-def _data(event: Event) -> dict[str, object]:
-    return {
-        "sequence": event.sequence,
-        "time": event.time,
-        "action": str(event.action),
-        "name": event.name,
-        "state": str(event.state),
-        "target": None if event.target is None else str(event.target),
-        "registered": event.registered,
-        "replace": event.replace,
-        "forced": event.forced,
-        "source": event.source,
-        **({"done": event.done, "total": event.total} if event.action is Action.PROGRESS else {}),
-    }
+            if monitor.lost > lost:
+                number, lost = monitor.lost - lost, monitor.lost
+                session.result({"type": "lost", "count": number}, f"({number} events were lost)")
+            is_wanted = event.action is not Action.PROGRESS or progress or event.action in actions
+            if is_wanted and (not wanted or event.name in wanted) and (not actions or event.action in actions):
+                session.result(event_data(event), _line(event))
+                shown += 1
 
 
 def _line(event: Event) -> str:
     target = f" → {event.target}" if event.target else ""
     if event.action is Action.PROGRESS:
         target += f" {event.done} of {event.total}"
-    return f"{event.time:14.6f}  {event.sequence:6}  {event.name}  {event.action}{target}  ({event.state})"
+    return f"{wall_time(event.time)}  {event.sequence:6}  {event.name}  {event.action}{target}  ({event.state})"

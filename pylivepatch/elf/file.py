@@ -73,7 +73,7 @@ class Image:
         except FileNotFoundError:
             raise PatchNotFoundError(
                 f"there is no module file {path}",
-                after="nothing was loaded",
+                after="nothing has changed",
                 remedy="check the path",
             ) from None
         except (OSError, ValueError) as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from pylivepatch.state import printable
+
 __all__ = ["Finding", "Severity", "Stage"]
 
 
@@ -58,4 +60,4 @@ class Finding:
 
     def __str__(self) -> str:
         text = f"{self.severity}: {self.subject}: {self.message}"
-        return f"{text}; {self.remedy}" if self.remedy else text
+        return printable(f"{text}; {self.remedy}" if self.remedy else text)

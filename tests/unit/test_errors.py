@@ -87,9 +87,9 @@ def test_timeout_error() -> None:
 
 
 def test_module_file_error() -> None:
-    """The file is named first, and it is said that nothing was loaded."""
+    """The file is named first, and it is said that nothing has changed."""
     error = ModuleFileError("it is empty", filename="x.ko", remedy="build it")
-    assert str(error) == "x.ko: it is empty; nothing was loaded; build it"
+    assert str(error) == "x.ko: it is empty; nothing has changed; build it"
 
 
 def test_unsupported_error() -> None:

@@ -39,7 +39,7 @@ def test_dry_run(enabling: Path, tmp_path: Path) -> None:
     data = json.loads(run(enabling, file, "--dry-run", "--json").stdout)["plan"]
     assert [(step["name"], step["actions"]) for step in data] == [("plp_foreign", []), ("plp_gone", [])]
     assert data[1]["error"]["type"] == "PatchNotFoundError"
-    assert set(data[0]) == {"step", "name", "file", "action", "actions", "error", "findings"}
+    assert set(data[0]) == {"number", "name", "file", "action", "actions", "error", "findings"}
 
 
 def test_nothing_to_do(enabling: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pylivepatch.cli import man
 from pylivepatch.cli._main import group
 
-NAMED = ("confirm", "enable", "revert", "unload", "status", "force")
+NAMED = ("confirm", "enable", "revert", "unload", "status", "force", "wait", "watch")
 
 
 def commands() -> Iterator[click.Context]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-KEYS = {"name", "release", "file", "params", "crashed"}
+KEYS = {"name", "release", "path", "params", "crashed"}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def root(enabling: Path) -> Path:
 @pytest.fixture
 def patch(root: Path, build_module: Callable[..., Path]) -> Path:
     """A file of plp_foreign, for its kernel."""
-    return build_module("plp_foreign", vermagic=f"{Store(root=root).release} SMP")
+    return build_module("plp_foreign", vermagic=f"{Store(root=root).release} SMP", parmtype="a:int", parm="b:text")
 
 
 def run(root: Path, *words: str | Path) -> Result:
@@ -53,12 +53,27 @@ def test_install_list_uninstall(root: Path, patch: Path) -> None:
     release = Store(root=root).release
     installed = run(root, "install", patch, "a=1", "b=two words", "--json")
     assert installed.exit_code == 0
-    assert set(json.loads(installed.stdout)) == KEYS
-    assert json.loads(run(root, "install", "--list", "--json").stdout) == {"installed": [json.loads(installed.stdout)]}
+    data = json.loads(installed.stdout)
+    assert set(data) == KEYS | {"schema", "changed"}
+    assert data["changed"] is True
+    assert json.loads(run(root, "install", patch, "a=1", "b=two words", "--json").stdout)["changed"] is False
+    (listed,) = json.loads(run(root, "install", "--list", "--json").stdout)["installed"]
+    assert listed == {key: data[key] for key in KEYS}
     assert run(root, "install", "--list").stdout == f"{release}  plp_foreign  a=1 b=two words\n"
     assert run(root, "uninstall", "plp-foreign").stdout == f"plp_foreign: no longer installed for kernel {release}\n"
     assert run(root, "install", "--list").stdout == ""
     assert run(root, "uninstall", "plp_foreign").exit_code == 4
+    again = run(root, "uninstall", "plp_foreign", "--if-needed", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["changed"]) == (0, False)
+
+
+def test_install_refuses_what_cannot_work(root: Path, patch: Path) -> None:
+    """A parameter that the module does not have is refused now, not at the next boot."""
+    result = run(root, "install", patch, "nosuch=1")
+    assert result.exit_code == 8
+    assert "nosuch: the module has no parameter of that name; it takes a, b" in result.stderr
+    assert "nothing was installed" in result.stderr
+    assert run(root, "install", "--list").stdout == ""
 
 
 def test_uninstall_by_file(root: Path, patch: Path, build_module: Callable[..., Path]) -> None:
@@ -81,7 +96,7 @@ def test_crashed(root: Path, patch: Path) -> None:
     assert result.exit_code == 8
     assert result.stderr.startswith("pylivepatch: plp_foreign is not applied: the machine crashed")
     data = json.loads(run(root, "boot", "--json").stdout)
-    assert data["patches"] == [{"name": "plp_foreign", "outcome": "crashed"}]
+    assert data["patches"] == [{"name": "plp_foreign", "outcome": "crashed", "error": None}]
 
 
 def test_boot(root: Path, patch: Path, build_module: Callable[..., Path]) -> None:
@@ -92,9 +107,10 @@ def test_boot(root: Path, patch: Path, build_module: Callable[..., Path]) -> Non
     assert (result.exit_code, result.stdout) == (0, "plp_foreign: applied already\n")
     data = json.loads(run(root, "boot", "--json").stdout)
     assert data == {
+        "schema": 1,
         "kernel": Store(root=root).release,
         "enabled": True,
-        "patches": [{"name": "plp_foreign", "outcome": "already"}],
+        "patches": [{"name": "plp_foreign", "outcome": "already", "error": None}],
     }
     run(root, "install", build_module("plp_tiny", vermagic=f"{Store(root=root).release} SMP"))
     Store(root=root).patch("plp_tiny").path.write_bytes(b"")
@@ -157,7 +173,8 @@ def test_system(root: Path) -> None:
         "etc/udev/rules.d/90-pylivepatch.rules": 0o644,
         "usr/lib/udev/pylivepatch-hooks": 0o755,
     }
-    assert json.loads(result.stdout) == {"files": [str(root / name) for name in files], "run": list(RELOAD)}
+    data = json.loads(result.stdout)
+    assert (data["files"], data["run"]) == ([str(root / name) for name in files], list(RELOAD))
     assert {name: (root / name).stat().st_mode & 0o777 for name in files} == files
     assert (root / "etc/pylivepatch/hooks.d").is_dir()
     assert run(root, "install", "--system").exit_code == 0

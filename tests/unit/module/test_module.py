@@ -109,7 +109,7 @@ def test_not_a_module(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(ModuleFileError, match=why) as error:
         ModuleFile.open(path)
     assert error.value.filename == str(path)
-    assert "nothing was loaded" in str(error.value)
+    assert "nothing has changed" in str(error.value)
 
 
 def test_an_object_is_not_a_module(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +26,7 @@ SHORT = "0.5"
 
 def check_patch(patch: dict[str, object]) -> None:
     """Insist on what the issue promises of a patch."""
-    assert {"name", "state", "registered", "replace", "objects", "transition"} <= set(patch)
+    assert {"name", "state", "registered", "replace", "forced", "objects", "progress", "confirmation"} <= set(patch)
     assert isinstance(patch["name"], str)
     assert patch["state"] in STATES
     assert isinstance(patch["registered"], bool)
@@ -35,13 +38,14 @@ def check_patch(patch: dict[str, object]) -> None:
             assert set(func) == {"name", "sympos"}
             assert isinstance(func["name"], str)
             assert isinstance(func["sympos"], int)
-    transition = patch["transition"]
-    assert (transition is not None) == (patch["state"] in ("enabling", "disabling"))
-    if transition is not None:
-        assert isinstance(transition, dict)
-        assert set(transition) == {"target", "total", "done"}
-        assert transition["target"] in ("patched", "unpatched")
-        assert 0 < transition["done"] <= transition["total"]
+    progress = patch["progress"]
+    assert (progress is not None) == (patch["state"] in ("enabling", "disabling"))
+    if progress is not None:
+        assert isinstance(progress, dict)
+        assert set(progress) == {"target", "total", "done", "elapsed"}
+        assert progress["target"] in ("patched", "unpatched")
+        assert 0 < progress["done"] <= progress["total"]
+        assert progress["elapsed"] > 0
 
 
 def ok(*arguments: str | Path) -> dict[str, object]:
@@ -86,7 +90,7 @@ def test_a_patch_lives_by_commands(payload: Payload) -> None:
         assert data["state"] == "disabled"
         assert isinstance(data["duration"], float)
         assert cmdline() == original
-    assert ok("unload", "plp_cmdline") == {"name": "plp_cmdline", "state": "unloaded"}
+    assert ok("unload", "plp_cmdline")["unloaded"] == ["plp_cmdline"]
     assert not Path("/sys/module/plp_cmdline").exists()
 
 
@@ -111,14 +115,16 @@ def test_load_of_a_foreign_module_enables_it(payload: Payload) -> None:
 
 def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """`status --json` has kernel, backend and patches; in a transition, with target, total and done."""
-    assert ok("status") == {"kernel": core.release, "backend": "klpctl", "patches": []}
-    assert ok("list") == {"patches": []}
+    assert ok("status") == {
+        "schema": 1, "kernel": core.release, "backend": "klpctl", "patches": [], "blockers": []
+    }  # fmt: skip
+    assert ok("list") == {"schema": 1, "patches": []}
     sleeper()
     core.load(payload("plp_states"))
     hold = core.load(payload("plp_hold"))
     hold.enable(wait=False)
     data = ok("status")
-    assert set(data) == {"kernel", "backend", "patches"}
+    assert set(data) == {"schema", "kernel", "backend", "patches", "blockers"}
     patches = data["patches"]
     assert isinstance(patches, list)
     for patch in patches:
@@ -130,7 +136,7 @@ def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> 
     assert patches[0]["objects"][0] == {"name": "vmlinux", "funcs": [{"name": "cmdline_proc_show", "sympos": 1}]}
     assert ok("list")["patches"][0] == patches[0]  # type: ignore[index]
     [one] = ok("status", "plp_hold")["patches"]  # type: ignore[misc]
-    assert one["transition"]["target"] == "patched"
+    assert one["progress"]["target"] == "patched"
     for command, words in (("list", ["plp_states", "registered", "plp_hold", "enabling"]),
                            ("status", [core.release, "klpctl", "cmdline_proc_show", "plp_target_hold"])):  # fmt: skip
         done = cli(command)
@@ -175,11 +181,99 @@ def test_watch_prints_events(core: Core, payload: Payload, listener: subprocess.
     assert (listener.returncode, err) == (0, "")
     lines = out.splitlines()
     assert len(lines) == 4
-    # Progress is told as often as it takes: more often, the slower the machine.
-    actions = [action for line in lines if (action := line.split()[3]) != "progress"]
-    assert actions == ["registered", "started", "completed", "started"][: len(actions)]
-    assert len(actions) >= 2
+    actions = [line.split()[3] for line in lines]
+    assert actions == ["registered", "started", "completed", "started"]
+    for line in lines:
+        datetime.datetime.fromisoformat(line.split()[0])
     assert all("plp_cmdline" in line for line in lines)
+
+
+def test_it_is_so_already(core: Core, payload: Payload) -> None:
+    """A code of its own, and with --if-needed a success that has changed nothing; what is needed is done."""
+    file = payload("plp_cmdline")
+    assert ok("load", file, "--if-needed")["changed"] is True
+    assert ok("load", file, "--if-needed")["changed"] is False
+    assert failed(10, "load", file)["type"] == "AlreadyError"
+    assert ok("revert", "plp_cmdline", "--if-needed")["changed"] is False
+    assert failed(10, "revert", "plp_cmdline")["type"] == "AlreadyError"
+    assert ok("enable", "plp_cmdline", "--if-needed")["changed"] is True
+    for words in ([], ["--check", "false"]):
+        assert failed(10, "enable", "plp_cmdline", *words)["type"] == "AlreadyError"
+    assert ok("enable", "plp_cmdline", "--if-needed")["changed"] is False
+    assert cli("enable", "plp_cmdline", "--if-needed").stdout == "plp_cmdline: enabled already\n"
+    assert failed(10, "confirm", "plp_cmdline")["type"] == "AlreadyError"
+    assert ok("confirm", "plp_cmdline", "--if-needed")["changed"] is False
+    assert ok("load", file, "--if-needed")["state"] == "enabled"
+    assert ok("revert", "plp_cmdline", "--if-needed")["changed"] is True
+    assert ok("unload", "plp_cmdline", "--if-needed")["changed"] is True
+    assert ok("unload", "plp_cmdline", "--if-needed") == {
+        "schema": 1, "name": "plp_cmdline", "unloaded": [], "changed": False
+    }  # fmt: skip
+    failed(4, "unload", "plp_cmdline")
+
+
+def test_a_confirmation_is_seen(core: Core, payload: Payload) -> None:
+    """`enable`, `list` and `status` tell that a patch will be reverted, and when; `health` warns of it."""
+    core.load(payload("plp_cmdline"))
+    done = cli("enable", "plp_cmdline", "--confirm-within", "600")
+    assert "enabled, reverted in 10 min 0 s unless confirmed" in done.stdout or "in 9 min" in done.stdout
+    for command in ("list", "status"):
+        assert re.search(r"enabled, reverted in (9|10) min \d+ s unless confirmed", cli(command).stdout)
+    [patch] = ok("list")["patches"]  # type: ignore[misc]
+    assert 500 < patch["confirmation"]["left"] < 600
+    datetime.datetime.fromisoformat(patch["confirmation"]["until"])
+    done = cli("health")
+    assert done.returncode == 1
+    assert done.stdout.startswith("LIVEPATCH WARNING - plp_cmdline is reverted in ")
+    ok("confirm", "plp_cmdline")
+    assert ok("list")["patches"][0]["confirmation"] is None  # type: ignore[index]
+    assert cli("health").stdout.startswith("LIVEPATCH OK - 1 of 1 patches enabled | enabled=1;;;0 loaded=1")
+
+
+def test_wait_and_signal(core: Core, payload: Payload, sleeper: Sleep) -> None:
+    """`wait` waits for what somebody else started; `signal` makes an interruptible sleeper leave the function."""
+    sleeper(interruptible=True)
+    core.load(payload("plp_hold")).enable(wait=False)
+    error = failed(7, "wait", "plp_hold", "--timeout", SHORT)
+    assert error["state"] == "enabling"
+    assert core["plp_hold"].state is PatchState.ENABLING
+    done = cli("status")
+    assert "waits for" in done.stdout
+    assert "sleeping in plp_target_hold of plp_hold" in done.stdout
+    [task] = ok("signal")["signalled"]  # type: ignore[misc]
+    assert task["func"] == "plp_target_hold"
+    data = ok("wait", "plp_hold", "--timeout", "60")
+    assert (data["state"], data["changed"]) == ("enabled", False)
+    assert ok("wait", "plp_hold")["duration"] is None
+    assert ok("signal")["signalled"] == []
+
+
+def test_doctor(core: Core) -> None:
+    """The versions of package and module, the abilities, and what is missing with its remedy."""
+    data = ok("doctor")
+    assert (data["kernel"], data["backend"], data["klpctl"]) == (core.release, "klpctl", "0.1.0")
+    assert data["features"]["events"] is True  # type: ignore[index, call-overload]
+    missing = {each["subject"]: each for each in data["missing"]}  # type: ignore[attr-defined]
+    assert ("reloc_clear" in missing) is not core.features.reloc_clear
+    assert all(each["reason"] for each in missing.values())
+    assert "klpctl      0.1.0" in cli("doctor").stdout
+    assert "reloc_clear" not in cli("status").stdout
+
+
+def test_watch_may_be_limited(core: Core, payload: Payload) -> None:
+    """By patch, by action, and by time."""
+    watching = subprocess.Popen(
+        ["pylivepatch", "watch", "plp_cmdline2", "--action", "completed", "--timeout", "20", "--count", "1", "--json"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(5)
+    for name in ("plp_cmdline", "plp_cmdline2"):
+        core.load(payload(name)).enable()
+    out, _ = watching.communicate(timeout=60)
+    [line] = out.splitlines()
+    event = json.loads(line)
+    assert (event["type"], event["name"], event["action"]) == ("event", "plp_cmdline2", "completed")
+    assert cli("watch", "--timeout", SHORT).stdout == ""
 
 
 # ---- exit codes ----
@@ -193,8 +287,7 @@ def test_usage_is_2(core: Core, payload: Payload) -> None:
             assert cli(*arguments).returncode == 2
         error = failed(2, "enable", "../plp_cmdline")
         assert error["type"] == "BadDataError"
-        error = failed(2, "force", "plp_cmdline")
-        assert "risk" in str(error["message"])
+        assert "--accept-risk" in cli("force", "plp_cmdline").stderr
     assert patch.state is PatchState.REGISTERED
 
 

@@ -79,7 +79,7 @@ def test_a_file_that_is_no_module_for_this_kernel(
         core.load(path)
     assert str(path) in str(info.value)
     assert words in str(info.value)
-    assert info.value.after == "nothing was loaded"
+    assert info.value.after == "nothing has changed"
 
 
 def test_a_file_that_is_not_there(core: Core, tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The JSON output is as schema.json has it: each command's, and each kind of error's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+import pylivepatch
+from pylivepatch.cli._main import SECTIONS, group
+
+HOLD = "sys/kernel/livepatch/plp_hold"
+SCHEMA = json.loads((Path(pylivepatch.__file__).parent / "cli/schema.json").read_text())
+CHANGED = ["enable", "revert", "confirm", "force", "load", "wait"]
+ELSEWHERE = {"load", "confirm", "build", "try", "lab"}
+"""What needs a kernel, or a lab: the guest's tests have their outputs validated."""
+
+
+def conforms(name: str, line: str) -> dict[str, object]:
+    """Insist on output that is as the schema has it, and nothing but JSON."""
+    data = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    kind = "changed" if name in CHANGED else name
+    schema = {"$ref": f"#/$defs/{kind}", "$defs": SCHEMA["$defs"]}
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    problems = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(data)]
+    assert not problems, (name, problems)
+    return dict(data)
+
+
+def run(root: Path, *words: str | Path) -> str:
+    """Run a command with --json; its one line of output, or of its error."""
+    result = CliRunner().invoke(group, ["--root", str(root), *map(str, words), "--json"], prog_name="pylivepatch")
+    output = result.stdout or result.stderr
+    assert len(output.splitlines()) == 1, result.output
+    return output
+
+
+def test_the_schema_is_one() -> None:
+    """It is a JSON schema itself."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.fixture
+def commands(enabling: Path, build_module: Callable[..., Path], tmp_path: Path) -> dict[str, list[str | Path]]:
+    """A command line for each command that needs no kernel; by the name of its schema."""
+    release = (enabling / "proc/sys/kernel/osrelease").read_text().strip()
+    file = build_module("plp_new", vermagic=f"{release} SMP", description="A \x1b[2J fix", parm="a:b")
+    (tmp_path / "plan.toml").write_text('[[step]]\nname = "plp_foreign"\ncheck = "true"\n')
+    (enabling / "proc/cmdline").write_text("quiet\n")
+    return {
+        "list": ["list"],
+        "status": ["status"],
+        "blockers": ["blockers"],
+        "signal": ["signal"],
+        "info": ["info", file],
+        "check": ["check", file],
+        "apply": ["apply", tmp_path / "plan.toml"],
+        "plan": ["apply", "--dry-run", tmp_path / "plan.toml", file],
+        "install": ["install", file],
+        "install --list": ["install", "--list"],
+        "install --system": ["install", "--system"],
+        "uninstall": ["uninstall", "--if-needed", "plp_new"],
+        "boot": ["boot", "--settle", "0"],
+        "health": ["health"],
+        "doctor": ["doctor"],
+        "metrics": ["metrics"],
+        "completion": ["completion", "bash"],
+        "revert": ["revert", "plp_foreign"],
+        "wait": ["wait", "plp_foreign"],
+        "force": ["force", "plp_hold", "--accept-risk"],
+        "unload": ["unload", "--if-needed", "gone"],
+        "enable": ["enable", "plp_hold", "--if-needed", "--no-wait"],
+    }
+
+
+def test_each_command(enabling: Path, commands: dict[str, list[str | Path]]) -> None:
+    """What each prints on a captured tree conforms, and none is forgotten."""
+    for name, words in commands.items():
+        data = conforms(name, run(enabling, *words))
+        assert data["schema"] == 1
+    names = {str(words[0]) for words in commands.values()}
+    assert names | ELSEWHERE | {"watch"} == {name for section in SECTIONS.values() for name in section}
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["enable", "gone"], "PatchNotFoundError"),
+        (["enable", "plp_foreign"], "AlreadyError"),
+        (["enable", "plp_cmdline"], "UnsupportedError"),
+        (["revert", "plp_hold", "--timeout", "0.001", "--on-timeout", "report"], "TransitionTimeoutError"),
+        (["load", "/dev/null"], "ModuleFileError"),
+        (["apply", "none.toml"], "PatchNotFoundError"),
+        (["enable", "plp_foreign", "--timeout", "abc"], "BadParameter"),
+        (["enable"], "MissingParameter"),
+        (["enable", "plp_foreign", "--colour"], "NoSuchOption"),
+        (["dance"], "UsageError"),
+        (["force", "plp_hold"], "UsageError"),
+    ],
+)
+def test_each_error(enabling: Path, words: list[str], kind: str) -> None:
+    """Errors conform, those of usage, too; stdout is empty then, and the exit code is the same as without JSON."""
+    arguments = ["--root", str(enabling), *words]
+    plain = CliRunner().invoke(group, arguments, prog_name="pylivepatch")
+    (enabling / HOLD / "enabled").write_text("1\n")
+    for words_with_json in ([*arguments, "--json"], ["--json", *arguments]):
+        result = CliRunner().invoke(group, words_with_json, prog_name="pylivepatch")
+        assert (result.stdout, result.exit_code) == ("", plain.exit_code)
+        (enabling / HOLD / "enabled").write_text("1\n")
+        error = conforms("error", result.stderr)["error"]
+        assert isinstance(error, dict)
+        # click's names for what is wrong differ between its releases.
+        assert error["type"] == kind or kind in ("BadParameter", "MissingParameter", "NoSuchOption", "UsageError")
+        assert error["message"]
+
+
+def test_an_interruption(enabling: Path) -> None:
+    """A command that a signal ended says so in JSON, too."""
+    program = (
+        "import os, signal, sys, threading; from pylivepatch.cli._main import group;"
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start();"
+        "group(sys.argv[1:])"
+    )
+    words = ["--root", str(enabling), "--json", "wait", "plp_hold"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "")
+    error = conforms("error", done.stderr)["error"]
+    assert isinstance(error, dict)
+    assert (error["type"], error["patch"], error["state"]) == ("Interrupted", "plp_hold", "enabling")
