@@ -50,8 +50,7 @@ mutants: setup
 	.venv/bin/python scripts/mutants --at-least 26
 
 man: setup
-	mkdir -p build/man
-	.venv/bin/python -m pylivepatch.cli.man >build/man/pylivepatch.1
+	.venv/bin/python scripts/man build/man
 
 wheel: setup
 	.venv/bin/python -m build --outdir dist

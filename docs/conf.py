@@ -10,16 +10,11 @@ import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import click
 from docutils import nodes
-from docutils.parsers.rst import Directive
 
 import pylivepatch
-from pylivepatch.cli._main import group
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
@@ -28,7 +23,7 @@ author = "The pylivepatch developers"
 copyright = author  # noqa: A001
 release = metadata.version("pylivepatch")
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 html_theme = "furo"
 html_title = f"pylivepatch {release}"
 highlight_language = "none"
@@ -66,26 +61,6 @@ _LITERALS = {
 }
 
 
-class CommandHelp(Directive):
-    """What ``--help`` says, so that it is written once: ``.. command-help:: load``."""
-
-    required_arguments = 1
-    final_argument_whitespace = True
-
-    def run(self) -> list[nodes.Node]:
-        """Ask click."""
-        command: click.Command = group
-        context = click.Context(command, info_name="pylivepatch", terminal_width=88)
-        for name in self.arguments[0].split():
-            if name != "pylivepatch":
-                assert isinstance(command, click.Group)
-                found = command.get_command(context, name)
-                assert found is not None, name
-                command, context = found, click.Context(found, context, name, terminal_width=88)
-        text = command.get_help(context)
-        return [nodes.literal_block(text, text, language="none")]
-
-
 def short_names(app: Sphinx, env: BuildEnvironment, node: nodes.Element, text: nodes.Element) -> nodes.Element | None:
     """Lead names as the code has them, pylivepatch.core.Core, to where users import them."""
     head, _, name = node["reftarget"].rpartition(".")
@@ -118,22 +93,15 @@ def plain_attribute(app: Sphinx, what: str, name: str, obj: object, options: Any
         lines[:0] = ["..", ""]
 
 
-def markdown(app: Sphinx, path: Path, parent: str, content: list[str]) -> None:
-    """Turn the little Markdown that CHANGELOG.md uses into reStructuredText."""
-    if path.suffix != ".md":
-        return
-    text = re.sub(r"<!--.*?-->\n", "", content[0], flags=re.DOTALL)
-    text = re.sub(r"`([^`]+)`", r"``\1``", text)
-    for mark, line in (("#", "="), ("##", "-")):
-        for heading in re.findall(rf"^{mark} (.*)$", text, flags=re.MULTILINE):
-            text = text.replace(f"{mark} {heading}\n", f"{heading}\n{line * len(heading)}\n")
-    content[0] = text
+def help_as_text(app: Sphinx, context: object, lines: list[str]) -> None:
+    """Keep what a terminal shows of a help text from being taken for markup."""
+    lines[:] = [re.sub(r"`([^`]+)`", r"``\1``", line).replace("*", "\\*") for line in lines]
 
 
 def setup(app: Sphinx) -> None:
     """Connect these."""
-    app.add_directive("command-help", CommandHelp)
+    for part in ("description", "options", "arguments", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", help_as_text)
     app.connect("missing-reference", short_names)
     app.connect("autodoc-process-signature", hide_constructor)
     app.connect("autodoc-process-docstring", plain_attribute, priority=400)
-    app.connect("include-read", markdown)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Shell completion and the man page: of the same source as --help."""
+"""Shell completion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from pylivepatch.cli import man
 from pylivepatch.cli._main import group
 
 NAMED = ("confirm", "enable", "revert", "unload", "status", "force", "wait", "watch")
 
 
-def commands() -> Iterator[click.Context]:
-    """All commands."""
-    return man.commands(click.Context(group, info_name="pylivepatch"))
+def commands(context: click.Context | None = None) -> Iterator[click.Context]:
+    """All commands, those of groups in groups too."""
+    context = context or click.Context(group, info_name="pylivepatch")
+    command = context.command
+    if not isinstance(command, click.Group):
+        yield context
+        return
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(click.Context(found, context, name))
 
 
 def complete(words: list[str], incomplete: str = "") -> list[str]:
@@ -79,28 +86,3 @@ def test_commands_and_options() -> None:
     """Every command is completed, and every option of it."""
     assert {each.command_path.split()[1] for each in commands()} <= set(complete([]))
     assert "--timeout" in complete(["enable"], "--")
-
-
-def test_the_man_page_has_everything() -> None:
-    """Each command, each option and each exit code of --help is in the man page."""
-    page = man.page()
-    for context in commands():
-        _, _, words = context.command_path.partition(" ")
-        _, there, section = page.partition(f"\n.SS {words}\n")
-        assert there, words
-        section = section.partition("\n.S")[0]
-        for parameter in context.command.get_params(context):
-            for option in parameter.opts if isinstance(parameter, click.Option) and not parameter.hidden else ():
-                assert option.replace("-", "\\-") in section, f"{words} {option}"
-    for line in (group.epilog or "").splitlines()[2:]:
-        for code in (word for word in line.split() if word.isdigit()):
-            assert f" {code} " in page.partition(".SH EXIT CODES")[2]
-
-
-def test_the_man_page_is_clean(tmp_path: Path) -> None:
-    """No line is taken for a request that it is not, and nothing is outside ASCII."""
-    page = man.page()
-    assert page.isascii()
-    known = {".SH", ".SS", ".PP", ".TP", ".B", ".TH", ".nf", ".fi", '.\\"'}
-    assert {line.split()[0] for line in page.splitlines() if line.startswith((".", "'"))} <= known
-    assert "\b" not in page
