@@ -9,7 +9,6 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from pylivepatch.core import Core
 from pylivepatch.errors import LivepatchError
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def interruption(session: Session, error: KeyboardInterrupt) -> tuple[dict[str, 
     words = [message]
     if name:
         state = "not loaded"
-        with contextlib.suppress(LivepatchError, OSError), Core("sysfs", root=session.root) as core:
+        with contextlib.suppress(LivepatchError, OSError), session.core() as core:
             state = str(core.patch(name).state)
         words.append(f"{name} is {state}")
     notes = list(getattr(error, "__notes__", ()))

@@ -98,7 +98,7 @@ class _Reader:
         for section in self._image.sections:
             if section["sh_type"] != "SHT_RELA" or not self._holds_data(section["sh_info"]):
                 continue
-            for offset, info, addend in struct.iter_unpack(f"{self._image.order}QQq", section.data()):
+            for offset, info, addend in struct.iter_unpack(f"{self._image.order}QQq", self._image.bytes_of(section)):
                 if info & 0xFFFFFFFF == self._kind:
                     symbol = symbols[info >> 32]
                     yield Place(section["sh_info"], offset), Place(symbol.section, symbol.value + addend)
@@ -180,7 +180,7 @@ class _Reader:
         if section["sh_type"] == "SHT_NOBITS":
             return bytes(length)
         at = place.offset + offset
-        data = bytes(section.data()[at : at + length])
+        data = self._image.bytes_of(section)[at : at + length]
         if len(data) != length:
             raise UnreadableError("a structure of it ends beyond its section")
         return data
@@ -189,7 +189,7 @@ class _Reader:
         target = self._follow(place, offset, code=False)
         if target is None:
             raise UnreadableError("a name of it is no string")
-        text = bytes(self._image.sections[target.section].data())[target.offset :].partition(b"\0")[0]
+        text = self._image.bytes_of(self._image.sections[target.section])[target.offset :].partition(b"\0")[0]
         if not form.match(text):
             raise UnreadableError("a name of it is no name")
         return text.decode()

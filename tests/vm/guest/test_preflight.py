@@ -16,12 +16,12 @@ from conftest import MODULES, KernelLog
 from support import cli, unchanged
 
 from pylivepatch import (
+    AlreadyError,
     Core,
     Finding,
     ModuleFile,
     ModuleFileError,
     PatchRejectedError,
-    PatchStateError,
     Severity,
     Stage,
     TransitionBusyError,
@@ -205,7 +205,7 @@ def test_a_kprobe_on_the_function(core: Core, payload: Payload, probe: Callable[
 def test_a_module_of_that_name(core: Core, payload: Payload, tmp_path: Path) -> None:
     """A name that is taken is fatal: by the same build, by another, and by the patch that is enabled."""
     patch = core.load(payload("plp_cmdline"))
-    is_fatal(found(core, payload("plp_cmdline"))["loaded"], "plp_cmdline", "registered", "this very build")
+    is_fatal(found(core, payload("plp_cmdline"))["applied"], "plp_cmdline", "registered", "this very patch")
     build = bytes.fromhex(ModuleFile.open(payload("plp_cmdline")).build_id)
     path = changed(tmp_path, payload("plp_cmdline"), build, build[::-1])
     is_fatal(found(core, path)["loaded"], "plp_cmdline", "another build")
@@ -213,9 +213,13 @@ def test_a_module_of_that_name(core: Core, payload: Payload, tmp_path: Path) -> 
     assert set(found(core, path)) == {"loaded"}
     finding = found(core, payload("plp_cmdline"))["applied"]
     is_fatal(finding, "plp_cmdline", "it is enabled")
-    with unchanged(), pytest.raises(PatchStateError) as info:
+    with unchanged(), pytest.raises(AlreadyError) as info:
         core.load(payload("plp_cmdline"))
     assert finding.message in str(info.value)
+    with unchanged():
+        assert core.load(payload("plp_cmdline"), if_needed=True) == patch
+        done = cli("check", payload("plp_cmdline"))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (10, "plp_cmdline: loaded already")
 
 
 def test_patches_that_are_enabled(core: Core, payload: Payload) -> None:
@@ -278,11 +282,11 @@ def test_the_command(payload: Payload, tmp_path: Path) -> None:
     for words in ("release", "ambiguous", "type_show", "colour", "cannot be loaded"):
         assert words in done.stdout
     result = json.loads(data.stdout)
-    assert set(result) == {"file", "name", "fatal", "findings"}
+    assert set(result) == {"schema", "file", "name", "fatal", "findings"}
     assert result["fatal"]
     keys = {"code", "severity", "subject", "message", "remedy", "stage"}
     assert all(set(finding) == keys for finding in result["findings"])
-    assert [finding["severity"] for finding in result["findings"]] == ["fatal", "fatal", "warning"]
+    assert [finding["severity"] for finding in result["findings"]] == ["fatal"] * 3
     assert json.loads(good.stdout) == {
-        "file": str(payload("plp_cmdline")), "name": "plp_cmdline", "fatal": False, "findings": [],
+        "schema": 1, "file": str(payload("plp_cmdline")), "name": "plp_cmdline", "fatal": False, "findings": [],
     }  # fmt: skip

@@ -77,7 +77,7 @@ def test_a_foreign_patch_lives_by_sysfs(sysfs: Core, payload: Payload) -> None:
     assert [(obj.name, [func.name for func in obj.funcs]) for obj in patch.objects] == [
         ("vmlinux", ["loadavg_proc_show"])
     ]
-    assert [each.name for each in sysfs] == ["plp_foreign"]
+    assert list(sysfs) == ["plp_foreign"]
     with pytest.raises(PatchStateError, match="enabled"):
         patch.unload()
     reverted = patch.revert()
