@@ -10,15 +10,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylivepatch.errors import AccessError, KernelError, UnsupportedError
+from pylivepatch.errors import AccessError, UnsupportedError
 from pylivepatch.state import PatchState, Reason
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pylivepatch.state import PatchStatus
 
 __all__ = ["Metrics"]
-
-_MODE = 0o644
 
 
 class Metrics:
@@ -123,30 +121,12 @@ class Metrics:
             KernelError: It cannot be written. The file is as it was before.
             AccessError: As above, for want of permission.
         """
-        import tempfile
+        from pylivepatch.boot import files
 
         file = Path(path)
         text = self.text()
-        temporary = ""
-        try:
-            # In the same directory, so that renaming is one step; not *.prom, which would be collected.
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-            with open(descriptor, "w") as stream:
-                stream.write(text)
-                os.fchmod(stream.fileno(), _MODE)
-            Path(temporary).replace(file)
-        except OSError as error:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
-            kind = AccessError if isinstance(error, PermissionError) else KernelError
-            raise kind(
-                f"cannot write {file}: {error.strerror}",
-                errno=error.errno or 0,
-                filename=str(file),
-                after="the file is as it was before",
-                remedy="give a file in a directory that you may write to",
-            ) from error
+        with files.translate_errors(str(file), file):
+            files.write(file, text.encode())
 
     def _transition(self, status: PatchStatus) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARKER = "trying.json"
-FILES = (MARKER, f".{MARKER}.new")
 
 
 class Marker(NamedTuple):

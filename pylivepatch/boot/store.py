@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylivepatch.boot import files, marker
-from pylivepatch.errors import BadDataError, PatchNotFoundError
+from pylivepatch.elf.file import Image
+from pylivepatch.errors import BadDataError, LivepatchError, PatchNotFoundError
 from pylivepatch.kernel.names import module_options, patch_name
 from pylivepatch.module import ModuleFile
 
@@ -24,6 +25,7 @@ __all__ = ["Installed", "Store"]
 
 _WHERE = "var/lib/pylivepatch"
 _INDEX = "installed.json"
+_LOCK = ".lock"
 _RELEASE = re.compile(r"[A-Za-z0-9_+~][A-Za-z0-9_.+~-]*\Z")
 _SUFFIXES = (".xz", ".zst", ".gz")
 
@@ -146,7 +148,8 @@ class Store:
             KernelError: The file system refused it. In all cases the store is as
                 it was before.
         """
-        file = ModuleFile.open(path)
+        image = Image.read(Path(path))
+        file = ModuleFile.of(image)
         name = patch_name(file.name)
         release = file.release if release is None else release
         file.check(release, platform.machine())
@@ -158,9 +161,9 @@ class Store:
         with self._changing(folder):
             patches = self._read(folder)
             names = [each.name for each in patches]
-            data = file.path.read_bytes()
-            if not fresh.path.is_file() or fresh.path.read_bytes() != data:
-                files.write(fresh.path, data)
+            # What was checked is what is stored: the file may be another by now.
+            if not fresh.path.is_file() or fresh.path.read_bytes() != image.raw:
+                files.write(fresh.path, image.raw)
             if name in names:
                 patches[names.index(name)] = fresh
             else:
@@ -227,9 +230,10 @@ class Store:
     @contextlib.contextmanager
     def _changing(self, folder: Path) -> Iterator[None]:
         with files.translate_errors(f"the installed patches of kernel {folder.name}", self._top):
-            files.make_directory(self._top)
-            with files.exclusive_lock(self._top):
-                files.make_directory(folder)
+            files.make_directory(self._top, 0o700)
+            files.refuse_foreign(self._top)
+            with files.exclusive_lock(self._top / _LOCK):
+                files.make_directory(folder, 0o700)
                 try:
                     yield
                 finally:
@@ -240,6 +244,8 @@ class Store:
         """Read the index, with what a marker of another boot adds to it."""
         path = folder / _INDEX
         try:
+            for each in (self._top, folder, path):
+                files.refuse_foreign(each)
             entries = json.loads(path.read_bytes())["patches"]
             patches = [
                 Installed(
@@ -251,8 +257,13 @@ class Store:
                 )
                 for entry in entries
             ]
+            for patch in patches:
+                with contextlib.suppress(FileNotFoundError):
+                    files.refuse_foreign(patch.path)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except LivepatchError:
+            raise
         except PermissionError:
             with files.translate_errors(f"the installed patches of kernel {folder.name}", path):
                 raise
@@ -281,9 +292,10 @@ class Store:
             files.remove(index)
         if left is not None and left.boot != self._boot:
             files.remove(folder / marker.MARKER)
-        kept = {each.path.name for each in patches} | {_INDEX, *marker.FILES}
+        kept = {each.path.name for each in patches} | {_INDEX}
         for path in folder.iterdir():
-            if path.name not in kept:
+            # The marker, and a new one that is being written, are another's to remove.
+            if path.name not in kept and not path.name.lstrip(".").startswith(marker.MARKER):
                 files.remove(path)
 
 

@@ -56,8 +56,9 @@ def install(
         _list(session, store, release)
     elif system:
         files = [str(path) for path in units.install(Path(session.root))]
-        lines = [*(f"wrote {path}" for path in files), "now run:", *(f"  {line}" for line in units.RELOAD)]
-        session.result({"files": files, "run": units.RELOAD}, "\n".join(lines))
+        run = [*units.RELOAD, units.ENABLE]
+        lines = [*(f"wrote {path}" for path in files), "now run:", *(f"  {line}" for line in run)]
+        session.result({"files": files, "run": run}, "\n".join(lines))
     elif file is not None:
         _refuse_what_cannot_work(session, file, params)
         before = _files(store)
@@ -104,7 +105,9 @@ def uninstall(session: Session, name: str | None, release: str | None, system: b
         raise click.UsageError("give a NAME or a FILE, or --system")
     if name is None:
         files = [str(path) for path in units.uninstall(Path(session.root))]
-        session.result({"files": files}, "\n".join(f"removed {path}" for path in files))
+        run = list(units.RELOAD) if files else []
+        lines = [*(f"removed {path}" for path in files), *(["now run:"] if run else []), *(f"  {line}" for line in run)]
+        session.result({"files": files, "run": run}, "\n".join(lines))
         return
     if "/" in name or ".ko" in name:
         found = ModuleFile.open(name)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pylivepatch._flow import Call, Course, Now, OnProgress, OnTimeout, Read, Sleep, confirmation_expired
 from pylivepatch.errors import (
     AlreadyError,
+    BadDataError,
+    KernelError,
     LivepatchError,
     PatchNotFoundError,
     PatchStateError,
@@ -98,8 +100,8 @@ def load(
     """Load a module file; follow the transition of a standalone patch, and unload it when that fails."""
     path, params = str(Path(path).absolute()), dict(params or {})
     read = functools.partial(_read, kernel, path, params, if_needed=if_needed)
-    name, changed = yield Call(f"read {path}", read, slow=True)
-    loaded = Loaded(name, functools.partial(_insert, kernel, path, params), changed)
+    name, build, changed = yield Call(f"read {path}", read, slow=True)
+    loaded = Loaded(name, functools.partial(_insert, kernel, path, params, build), changed)
     if not changed:
         return loaded
     course = options.course(kernel, name, Target.PATCHED)
@@ -141,24 +143,43 @@ def _unload_after(kernel: Kernel, course: Course, error: BaseException) -> Flow[
             error.after = "it was reversed and unloaded"
 
 
-def _read(kernel: Kernel, path: str, params: Params, *, if_needed: bool) -> tuple[str, bool]:
-    """Read a module file, and refuse what cannot be loaded; return its name, and whether it has to be loaded."""
+def _read(
+    kernel: Kernel, path: str, params: Params, *, if_needed: bool, opened: int | None = None
+) -> tuple[str, str, bool]:
+    """Read a module file, and refuse what cannot be loaded; return name, build ID and whether it has to be loaded."""
     from pylivepatch.preflight import candidate, checks
 
     module_options(params)
-    found = candidate.read(path, params, kernel)
+    found = candidate.read(path, params, kernel, opened)
+    needed = True
     try:
         checks.refuse(found)
     except AlreadyError:
         if not if_needed:
             raise
-        return patch_name(found.name), False
-    return patch_name(found.name), True
+        needed = False
+    return patch_name(found.name), found.file.build_id, needed
 
 
-def _insert(kernel: Kernel, path: str, params: Params) -> None:
-    name, _ = _read(kernel, path, params, if_needed=False)
-    modules.insert(path, name, module_options(params), kernel)
+def _insert(kernel: Kernel, path: str, params: Params, build: str) -> None:
+    """Load a module file: what is checked and what is loaded is one opened file, and the build that was meant."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
+    except OSError:
+        # This says what is the matter with it.
+        _read(kernel, path, params, if_needed=False)
+        raise
+    with file:
+        name, found, _ = _read(kernel, path, params, if_needed=False, opened=file.fileno())
+        if found != build:
+            raise PatchStateError(
+                f"cannot load {name}: {path} is another build than it was",
+                errno=errno.ESTALE,
+                filename=path,
+                after="nothing has changed",
+                remedy="load the file that is meant",
+            )
+        modules.insert(path, file.fileno(), name, module_options(params), kernel)
 
 
 # ---- enable, confirm and revert ----
@@ -188,11 +209,16 @@ def enable(
         if reload is None or unasked or status.state is not PatchState.DISABLED:
             raise
         yield from unload(kernel, name)
-        if status.registered:
-            yield Call(f"load {name}", reload, slow=True)
-            yield from _change("enable", course, start, options, if_needed)
-        else:
-            yield from _change("load", course, reload, options, if_needed)
+        try:
+            if status.registered:
+                yield Call(f"load {name}", reload, slow=True)
+                yield from _change("enable", course, start, options, if_needed)
+            else:
+                yield from _change("load", course, reload, options, if_needed)
+        except (KernelError, BadDataError, PatchNotFoundError) as error:
+            if not (kernel.sysfs / "module" / name).exists():
+                error.after = f"{name} is disabled, and was unloaded to be loaded again"
+            raise
     return course
 
 

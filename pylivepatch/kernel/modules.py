@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from typing import TYPE_CHECKING
 
-from pylivepatch.errors import PatchRejectedError, PatchStateError
+from pylivepatch.errors import KernelError, PatchRejectedError, PatchStateError
 from pylivepatch.kernel import require_shim
 from pylivepatch.kernel.log import explained
 from pylivepatch.kernel.refusal import refusal
@@ -20,11 +19,12 @@ if TYPE_CHECKING:
     from pylivepatch.kernel import Kernel
 
 
-def insert(path: str, name: str, options: str, kernel: Kernel) -> None:
+def insert(path: str, opened: int, name: str, options: str, kernel: Kernel) -> None:
     """Load a module file; its init function has run when this returns.
 
     Args:
-        path: The file, plain or compressed.
+        path: The file, plain or compressed, for messages.
+        opened: A descriptor of it.
         name: The module's name.
         options: Its parameters.
         kernel: Where it is loaded.
@@ -43,9 +43,17 @@ def insert(path: str, name: str, options: str, kernel: Kernel) -> None:
     lib = _lib()
     running = next((status.name for status in kernel.backend.patches() if status.progress), None)
     with explained(name):
-        result = lib.plp_module_insert(os.fsencode(path), options.encode())
+        result = lib.plp_module_insert(f"/proc/self/fd/{opened}".encode(), options.encode())
         if result < 0:
             raise refusal(-result, "load", name, busy=running, filename=path)
+    if not (kernel.sysfs / "module" / name).exists():
+        raise KernelError(
+            f"{path} is not {name} any more: it was changed while it was loaded",
+            errno=errno.ESTALE,
+            filename=path,
+            after="another module than was checked is loaded",
+            remedy="find out which by lsmod, and who can write the file",
+        )
 
 
 def probe(name: str) -> bool:

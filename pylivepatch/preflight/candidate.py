@@ -96,15 +96,23 @@ class Candidate:
             return None
 
 
-def read(path: str | os.PathLike[str], params: Mapping[str, str | int | bool], kernel: Kernel) -> Candidate:
+def read(
+    path: str | os.PathLike[str], params: Mapping[str, str | int | bool], kernel: Kernel, opened: int | None = None
+) -> Candidate:
     """Read a module file that may be loaded into a kernel.
+
+    Args:
+        path: The file.
+        params: Module parameters.
+        kernel: The kernel.
+        opened: A descriptor of the file, to be read in its place.
 
     Raises:
         PatchNotFoundError: There is no such file.
         ModuleFileError: It is not a kernel module, or damaged.
     """
     return Candidate(
-        image=Image.read(Path(path)),
+        image=Image.read(Path(path), opened),
         params=params,
         root=kernel.root,
         release=kernel.release,

@@ -459,7 +459,7 @@ def test_load() -> None:
     """A registered patch has changed nothing; a standalone one is waited for."""
     loaded = play(
         changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=False),
-        (FILE, ("fix", True)),
+        (FILE, ("fix", "b1d", True)),
         (Now(), 100.0),
         (LOAD, None),
         (Read("fix"), seen(PatchState.REGISTERED, 100.1)),
@@ -468,7 +468,7 @@ def test_load() -> None:
     assert loaded.course is None
     loaded = play(
         changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=False),
-        (FILE, ("fix", True)),
+        (FILE, ("fix", "b1d", True)),
         (Now(), 100.0),
         (LOAD, None),
         (Read("fix"), Seen(status(PatchState.ENABLING, registered=False), 100.1)),
@@ -478,7 +478,7 @@ def test_load() -> None:
     assert isinstance(loaded, changes.Loaded)
     assert loaded.course is not None
     assert loaded.course.final is not None
-    same = play(changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=True), (FILE, ("fix", False)))
+    same = play(changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=True), (FILE, ("fix", "b1d", False)))
     assert isinstance(same, changes.Loaded)
     assert not same.changed
 
@@ -495,7 +495,7 @@ def test_an_interruption_of_a_load(registered: bool) -> None:
     with pytest.raises(Interrupted):
         play(
             changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=False),
-            (FILE, ("fix", True)),
+            (FILE, ("fix", "b1d", True)),
             (Now(), 100.0),
             (LOAD, Interrupted()),
             (Read("fix"), there),
@@ -509,7 +509,7 @@ def test_a_load_that_is_late() -> None:
     with pytest.raises(TransitionTimeoutError) as info:
         play(
             changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=False),
-            (FILE, ("fix", True)),
+            (FILE, ("fix", "b1d", True)),
             (Now(), 100.0),
             (LOAD, None),
             (Read("fix"), enabling),
@@ -530,7 +530,7 @@ def test_a_refused_load() -> None:
     with pytest.raises(KernelError):
         play(
             changes.load(KERNEL, "/fix.ko", None, Options(), if_needed=False),
-            (FILE, ("fix", True)),
+            (FILE, ("fix", "b1d", True)),
             (Now(), 100.0),
             (LOAD, KernelError("no", errno=22)),
         )

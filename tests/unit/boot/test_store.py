@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
+import os
+import resource
+import signal
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pylivepatch import BadDataError, KernelError, ModuleFileError, PatchNotFoundError, Store
+from pylivepatch.boot import files
 from pylivepatch.boot.marker import CrashMarker
 from pylivepatch.boot.store import crash_marker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     Build = Callable[..., Path]
@@ -46,8 +52,9 @@ def store(root: Path) -> Store:
 
 
 def content(root: Path) -> dict[str, bytes]:
-    """All files of the store."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in (root / "var").rglob("*") if path.is_file()}
+    """All files of the store, but its lock."""
+    files = (path for path in (root / "var").rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def test_install(store: Store, build_module: Build, root: Path) -> None:
@@ -261,11 +268,88 @@ def test_the_marker(root: Path, build_module: Build) -> None:
     trial.end()
 
 
-def test_no_room(store: Store, build_module: Build, root: Path) -> None:
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """A process whose files may not grow beyond some bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_no_room(build_module: Build, store: Store, root: Path, request: pytest.FixtureRequest) -> None:
     """When the file system refuses, the store is as before, and the error says why."""
     store.install(build_module("plp_one"))
-    before = content(root)
-    (root / f"var/lib/pylivepatch/{RELEASE}/.plp_two.ko.new").mkdir()
+    two, before = build_module("plp_two"), content(root)
+    request.getfixturevalue("no_room")
     with pytest.raises(KernelError, match="nothing has changed"):
-        store.install(build_module("plp_two"))
+        store.install(two)
     assert content(root) == before
+
+
+def test_the_umask_does_not_matter(store: Store, build_module: Build, root: Path) -> None:
+    """Nobody but root may write what boot will act upon, nor read an embargoed fix."""
+    before = os.umask(0)
+    try:
+        patch = store.install(build_module("plp_one"))
+        crash_marker(store).begin("plp_one")
+    finally:
+        os.umask(before)
+    top = root / "var/lib/pylivepatch"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [top, *top.rglob("*")]}
+    assert modes == {
+        "pylivepatch": 0o700, RELEASE: 0o700, ".lock": 0o600,
+        patch.path.name: 0o644, "installed.json": 0o644, "trying.json": 0o644,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", RELEASE, f"{RELEASE}/installed.json", f"{RELEASE}/plp_one.ko"])
+def test_what_others_may_write_is_refused(store: Store, build_module: Build, root: Path, name: str) -> None:
+    """A store that others can write would have root load their code at the next boot."""
+    store.install(build_module("plp_one"))
+    path = root / "var/lib/pylivepatch" / name
+    path.chmod(path.stat().st_mode | 0o020)
+    with pytest.raises(BadDataError, match="may be written by others"):
+        store.patches()
+    path.chmod(path.stat().st_mode & ~0o020)
+    assert len(store.patches()) == 1
+
+
+def test_a_lock_that_is_held(store: Store, build_module: Build, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder is named after a while, and nothing has changed; a lock on the directory keeps nobody out."""
+    store.install(build_module("plp_one"))
+    before = content(root)
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
+    top = root / "var/lib/pylivepatch"
+    for path, refused in ((top / ".lock", True), (top, False)):
+        command = ["flock", "-x", path, "sh", "-c", "echo held; exec sleep 60"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            try:
+                if refused:
+                    with pytest.raises(KernelError, match=r"process \d+ holds its lock; nothing has changed"):
+                        store.install(build_module("plp_two"))
+                    assert content(root) == before
+                else:
+                    store.install(build_module("plp_two"))
+            finally:
+                os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_what_was_checked_is_what_is_stored(
+    store: Store, build_module: Build, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is another when the lock has been had is not stored unchecked."""
+    path = build_module("plp_one")
+    checked = path.read_bytes()
+    lock = files.exclusive_lock
+
+    def slow(where: Path) -> contextlib.AbstractContextManager[None]:
+        path.write_bytes(b"not what was checked")
+        return lock(where)
+
+    monkeypatch.setattr(files, "exclusive_lock", slow)
+    assert store.install(path).path.read_bytes() == checked

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from pylivepatch import Store
+from pylivepatch import Store, UnsupportedError
 from pylivepatch.boot.store import crash_marker
-from pylivepatch.boot.system import RELOAD, with_command
+from pylivepatch.boot.system import ENABLE, RELOAD, with_command
 from pylivepatch.cli._main import group
 
 if TYPE_CHECKING:
@@ -174,13 +174,20 @@ def test_system(root: Path) -> None:
         "usr/lib/udev/pylivepatch-hooks": 0o755,
     }
     data = json.loads(result.stdout)
-    assert (data["files"], data["run"]) == ([str(root / name) for name in files], list(RELOAD))
+    assert (data["files"], data["run"]) == ([str(root / name) for name in files], [*RELOAD, ENABLE])
     assert {name: (root / name).stat().st_mode & 0o777 for name in files} == files
     assert (root / "etc/pylivepatch/hooks.d").is_dir()
     assert run(root, "install", "--system").exit_code == 0
-    run(root, "uninstall", "--system")
+    # What systemctl enable has made.
+    wanted = root / "etc/systemd/system/multi-user.target.wants/pylivepatch.service"
+    wanted.parent.mkdir()
+    wanted.symlink_to("../pylivepatch.service")
+    data = json.loads(run(root, "uninstall", "--system", "--json").stdout)
+    assert (data["files"], data["run"]) == ([str(root / name) for name in files] + [str(wanted)], list(RELOAD))
+    assert not wanted.is_symlink()
     assert not any((root / name).exists() for name in files)
     assert not (root / "etc/pylivepatch/hooks.d").exists()
+    assert json.loads(run(root, "uninstall", "--system", "--json").stdout)["run"] == []
 
 
 def test_hooks_are_not_removed(root: Path) -> None:
@@ -194,8 +201,32 @@ def test_hooks_are_not_removed(root: Path) -> None:
 
 def test_the_unit_calls_this_package() -> None:
     """Where systemd would not find the command, the unit names the interpreter that runs it now."""
-    unit = with_command("[Service]\nExecStart=pylivepatch boot\n")
+    unit = with_command("[Service]\nExecStart=pylivepatch boot\n", (0, os.geteuid()))
     assert unit in (
         "[Service]\nExecStart=pylivepatch boot\n",
         f"[Service]\nExecStart={sys.executable} -P -m pylivepatch boot\n",
     )
+
+
+def test_a_python_with_a_strange_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What systemd would take for more than a name is quoted, as systemd reads it."""
+    python = tmp_path / 'my venv %n $HOME "x"' / "python"
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    unit = with_command("ExecStart=pylivepatch boot\n", (0, os.geteuid()))
+    assert unit == f'ExecStart="{tmp_path}/my venv %%n $$HOME \\"x\\"/python" -P -m pylivepatch boot\n'
+
+
+@pytest.mark.parametrize("what", ["writable", "owned"])
+def test_a_python_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Root shall not run at each boot what somebody else can change."""
+    python = tmp_path / "venv/python"
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if what == "writable":
+        python.parent.chmod(0o775)
+    owners = (0, os.geteuid()) if what == "writable" else (12345,)
+    with pytest.raises(UnsupportedError, match="not for root to run at each boot"):
+        with_command("ExecStart=pylivepatch boot\n", owners)

@@ -65,8 +65,11 @@ def main(store: str, unit: str, end: str, *install: str) -> None:
     parsed = settings(Path(unit))
     told: dict[str, object] = {"cmdline": Path("/proc/cmdline").read_text().split(), "before": before}
     [start] = parsed["ExecStart"]
+    [capabilities] = parsed["CapabilityBoundingSet"]
+    kept = ",".join(f"+{each.removeprefix('CAP_').lower()}" for each in capabilities.split())
+    confined = ["setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set=-all,{kept}", "--"]
     settle = end.startswith("settle")
-    service, said = serve([*shlex.split(start), *(["--settle", "0.1"] if settle else [])])
+    service, said = serve([*confined, *shlex.split(start), *(["--settle", "0.1"] if settle else [])])
     if settle:
         service.wait(120)
     with Core() as core:

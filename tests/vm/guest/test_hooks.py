@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,3 +112,37 @@ def test_a_hook_that_hangs_is_stopped(
     cycle(core, payload)
     until(lambda: len(heard("20-works")) == len(CYCLE), 120)
     assert heard("20-works") == heard("10-hangs") == CYCLE
+
+
+def test_a_hook_that_others_may_write_is_passed_over(
+    core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]
+) -> None:
+    """Root runs nothing that somebody else can change: not the file, nor what a link leads to."""
+    hooks("10-writable", mode=0o777)
+    hooks("20-owned")
+    os.chown(HOOKS / "20-owned", 1000, 1000)
+    hooks("30-elsewhere")
+    elsewhere = SAID / "elsewhere"
+    shutil.move(HOOKS / "30-elsewhere", elsewhere)
+    os.chown(elsewhere, 1000, 1000)
+    (HOOKS / "30-elsewhere").symlink_to(elsewhere)
+    hooks("90-works")
+    cycle(core, payload)
+    until(lambda: len(heard("order")) == len(CYCLE))
+    assert heard("order") == ["90-works"] * len(CYCLE)
+    HOOKS.chmod(0o777)
+    cycle(core, payload)
+    subprocess.run(["udevadm", "settle", "--timeout=120"], check=True)
+    HOOKS.chmod(0o755)
+    assert heard("order") == ["90-works"] * len(CYCLE)
+
+
+def test_a_trigger_is_no_event(core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]) -> None:
+    """Coldplug and `udevadm trigger` send uevents that tell of nothing; no hook runs for them."""
+    core.load(payload("plp_cmdline"))
+    subprocess.run(["udevadm", "settle", "--timeout=120"], check=True)
+    hooks("10-hook")
+    for action in ("add", "change"):
+        command = ["udevadm", "trigger", "--settle", f"--action={action}", "--subsystem-match=livepatch"]
+        subprocess.run(command, check=True)
+    assert heard("order") == []

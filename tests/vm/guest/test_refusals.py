@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import lzma
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -18,12 +19,15 @@ from support import said, unchanged
 from pylivepatch import (
     BadDataError,
     Core,
+    ModuleFile,
     ModuleFileError,
     PatchNotFoundError,
     PatchRejectedError,
     PatchState,
+    PatchStateError,
     SymbolError,
 )
+from pylivepatch.preflight import checks
 
 Payload = Callable[[str], Path]
 SIGNATURE = b"~Module signature appended~\n"
@@ -222,3 +226,49 @@ def test_a_parameter_of_a_wrong_value(core: Core, payload: Payload, log: KernelL
     said(info.value, "plp_prefail")
     with unchanged(), pytest.raises(BadDataError, match="colour: the module has no parameter of that name; it takes"):
         core.load(payload("plp_prefail"), params={"colour": "red"})
+
+
+# ---- files that change ----
+
+
+def test_what_was_checked_is_what_is_loaded(
+    core: Core, payload: Payload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file in the place of the one that was checked is not loaded unchecked."""
+    path = tmp_path / "plp_cmdline.ko"
+    shutil.copy(payload("plp_cmdline"), path)
+    refuse = checks.refuse
+
+    def swap(candidate: object) -> None:
+        refuse(candidate)  # type: ignore[arg-type]
+        shutil.copy(payload("plp_plain"), tmp_path / "new")
+        (tmp_path / "new").rename(path)
+
+    monkeypatch.setattr(checks, "refuse", swap)
+    with pytest.raises(ModuleFileError):
+        # It is read a second time, and found to be what it is.
+        core.load(path)
+    assert not Path("/sys/module/plp_plain").exists()
+    shutil.copy(payload("plp_cmdline"), path)
+    readings = iter([refuse, swap])
+    monkeypatch.setattr(checks, "refuse", lambda candidate: next(readings)(candidate))
+    patch = core.load(path)
+    assert (patch.name, patch.state) == ("plp_cmdline", PatchState.REGISTERED)
+    assert not Path("/sys/module/plp_plain").exists()
+
+
+def test_a_reload_of_another_build(core: Core, payload: Payload, tmp_path: Path) -> None:
+    """A standalone patch is loaded again from its file only if that is still the same, and still there."""
+    path = tmp_path / "plp_foreign.ko"
+    shutil.copy(payload("plp_foreign"), path)
+    patch = core.load(path, timeout=60)
+    patch.revert(timeout=60)
+    build = bytes.fromhex(ModuleFile.open(path).build_id)
+    path.write_bytes(path.read_bytes().replace(build, build[::-1]))
+    with pytest.raises(PatchStateError, match="another build than it was") as info:
+        patch.enable(timeout=60)
+    assert "unloaded" in info.value.after
+    assert not Path("/sys/module/plp_foreign").exists()
+    path.unlink()
+    with pytest.raises(PatchNotFoundError):
+        patch.enable()
