@@ -112,7 +112,16 @@ class Check:
     patch: str
 
 
-Effect = Read | Wait | Sleep | Now | Call | Check
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """Record that a change was made, or how it failed."""
+
+    action: str
+    name: str
+    error: BaseException | None = dataclasses.field(default=None, compare=False)
+
+
+Effect = Read | Wait | Sleep | Now | Call | Check | Record
 _T = TypeVar("_T")
 Flow = Generator[Effect, Any, _T]
 

@@ -107,7 +107,7 @@ class BasePatch:
                 after="nothing has changed",
                 remedy="reverse its transition instead, or pass accept_risk=True",
             )
-        self._kernel.backend.force(self.name)
+        changes.force(self._kernel, self.name)
 
 
 class Patch(BasePatch):

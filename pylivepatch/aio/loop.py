@@ -9,8 +9,9 @@ import os
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from pylivepatch._flow import Call, Check, Now, Read, Seen, Sleep, Wait
+from pylivepatch._flow import Call, Check, Now, Read, Record, Seen, Sleep, Wait
 from pylivepatch.errors import LivepatchError
+from pylivepatch.kernel.journal import record
 from pylivepatch.monitor import Monitor
 from pylivepatch.sequence.check import HealthCheck
 
@@ -87,6 +88,8 @@ class Loop:
                             await asyncio.sleep(effect.seconds)
                         case Now():
                             reply = time.monotonic()
+                        case Record():
+                            record(self._kernel.root, effect.action, effect.name, effect.error)
                         case Check():
                             await _check(effect)
                         case Call(slow=True):

@@ -14,13 +14,14 @@ from pylivepatch.errors import BadDataError, UnsupportedError
 
 UNIT = Path("etc/systemd/system/pylivepatch.service")
 HOOKS = Path("etc/pylivepatch/hooks.d")
-RELOAD = ("systemctl daemon-reload", "udevadm control --reload")
+RELOAD = ("systemctl daemon-reload", "udevadm control --reload", "journalctl --update-catalog")
 """What makes systemd and udevd see that files were written or removed."""
 ENABLE = "systemctl enable pylivepatch.service"
 
 _HERE = Path(__file__).parents[1]
 _FILES = (
     (_HERE / "_systemd/pylivepatch.service", UNIT, 0o644),
+    (_HERE / "_systemd/pylivepatch.catalog", Path("usr/lib/systemd/catalog/pylivepatch.catalog"), 0o644),
     (_HERE / "_udev/90-pylivepatch.rules", Path("etc/udev/rules.d/90-pylivepatch.rules"), 0o644),
     (_HERE / "_udev/pylivepatch-hooks", Path("usr/lib/udev/pylivepatch-hooks"), 0o755),
 )

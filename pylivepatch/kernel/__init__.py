@@ -8,6 +8,7 @@ Private: what users call is in `pylivepatch` itself.
 * `modules`, `names`: loading and removing modules; how names and parameters are spelled.
 * `refusal`, `log`: error numbers as exceptions, and the kernel log's words for them.
 * `run`: performs the effects of a flow, one after the other.
+* `journal`: records each change, for logging and for the journal.
 * `tasks`: makes tasks leave the functions that they sleep in.
 * `symbols`, `probes`: what the running kernel's symbol table and memory, kprobes and ftrace tell.
 """

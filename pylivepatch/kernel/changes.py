@@ -8,9 +8,9 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from pylivepatch._flow import Call, Course, Now, OnProgress, OnTimeout, Read, Sleep, confirmation_expired
+from pylivepatch._flow import Call, Course, Now, OnProgress, OnTimeout, Read, Record, Sleep, confirmation_expired
 from pylivepatch.errors import (
     AlreadyError,
     BadDataError,
@@ -22,6 +22,7 @@ from pylivepatch.errors import (
     UnsupportedError,
 )
 from pylivepatch.kernel import modules
+from pylivepatch.kernel.journal import record
 from pylivepatch.kernel.log import explained
 from pylivepatch.kernel.names import confirm_seconds, module_options, patch_name, timeout_seconds
 from pylivepatch.state import PatchState, Target
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pylivepatch.state import PatchStatus
 
 Params = Mapping[str, str | int | bool]
+_T = TypeVar("_T")
 
 _RELEASE = 2.0
 """Seconds that the kernel has to release the module of a patch after its transition."""
@@ -94,6 +96,19 @@ class Options(NamedTuple):
 # ---- load ----
 
 
+def _recorded(action: str, name: str, flow: Flow[_T]) -> Flow[_T]:
+    """Run a flow that changes something, and record how that went."""
+    try:
+        result = yield from flow
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield Record(action, name, error)
+        raise
+    yield Record(action, name)
+    return result
+
+
 def load(
     kernel: Kernel, path: str | os.PathLike[str], params: Params | None, options: Options, *, if_needed: bool
 ) -> Flow[Loaded]:
@@ -104,17 +119,21 @@ def load(
     loaded = Loaded(name, functools.partial(_insert, kernel, path, params, build), changed)
     if not changed:
         return loaded
-    course = options.course(kernel, name, Target.PATCHED)
+    return (yield from _recorded("load", name, _load(kernel, loaded, options)))
+
+
+def _load(kernel: Kernel, loaded: Loaded, options: Options) -> Flow[Loaded]:
+    course = options.course(kernel, loaded.name, Target.PATCHED)
     course.started = yield Now()
     try:
-        yield Call(f"load {name}", loaded.reload, slow=True)
+        yield Call(f"load {loaded.name}", loaded.reload, slow=True)
     except (GeneratorExit, LivepatchError):
         raise
     except BaseException as interruption:
         yield from _unload_after(kernel, course, interruption)
         raise
     try:
-        if (yield Read(name)).status.registered:
+        if (yield Read(loaded.name)).status.registered:
             return loaded
         if options.wait:
             yield from course.step()
@@ -196,6 +215,19 @@ def enable(
     reload: Callable[[], object] | None = None,
 ) -> Flow[Course]:
     """Enable a patch; load it again for that if it must be."""
+    flow = _enable(kernel, name, options, confirm_within, owned, if_needed, reload)
+    return (yield from _recorded("enable", name, flow))
+
+
+def _enable(
+    kernel: Kernel,
+    name: str,
+    options: Options,
+    confirm_within: float | None,
+    owned: bool,
+    if_needed: bool,
+    reload: Callable[[], object] | None,
+) -> Flow[Course]:
     window = confirm_seconds(confirm_within, owned=owned)
     course = options.course(kernel, name, Target.PATCHED)
     course.window = window
@@ -222,8 +254,29 @@ def enable(
     return course
 
 
+def force(kernel: Kernel, name: str) -> None:
+    """End the transition of a patch without waiting for its tasks."""
+    try:
+        kernel.backend.force(name)
+    except BaseException as error:
+        record(kernel.root, "force", name, error)
+        raise
+    record(kernel.root, "force", name)
+
+
 def confirm(kernel: Kernel, name: str, *, window: float | None, if_needed: bool) -> bool:
     """Confirm a patch; return whether it awaited that. `window`: how long it did, if that is known."""
+    try:
+        needed = _confirm(kernel, name, window, if_needed)
+    except BaseException as error:
+        record(kernel.root, "confirm", name, error)
+        raise
+    if needed:
+        record(kernel.root, "confirm", name)
+    return needed
+
+
+def _confirm(kernel: Kernel, name: str, window: float | None, if_needed: bool) -> bool:
     try:
         kernel.backend.confirm(name)
     except PatchStateError as error:
@@ -252,7 +305,8 @@ def confirm(kernel: Kernel, name: str, *, window: float | None, if_needed: bool)
 def revert(kernel: Kernel, name: str, options: Options, *, if_needed: bool = False) -> Flow[Course]:
     """Revert a patch."""
     course = options.course(kernel, name, Target.UNPATCHED)
-    yield from _change("revert", course, functools.partial(kernel.backend.revert, name), options, if_needed)
+    start = functools.partial(kernel.backend.revert, name)
+    yield from _recorded("revert", name, _change("revert", course, start, options, if_needed))
     return course
 
 
@@ -336,11 +390,16 @@ def unload(kernel: Kernel, name: str, *, if_needed: bool = False) -> Flow[bool]:
         raise PatchStateError(
             f"cannot unload {name}: {why}", errno=errno.EBUSY, after="nothing has changed", remedy=remedy
         )
+    yield from _recorded("unload", name, _remove(kernel, name))
+    return True
+
+
+def _remove(kernel: Kernel, name: str) -> Flow[None]:
     give_up = (yield Now()) + _RELEASE
     while True:
         try:
             yield Call(f"unload {name}", functools.partial(modules.remove, name, kernel.sysfs))
-            return True
+            return
         except PatchStateError as error:
             if error.errno != errno.EAGAIN or (yield Now()) >= give_up:
                 raise

@@ -9,7 +9,8 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from pylivepatch._flow import Call, Check, Now, Read, Seen, Sleep, Wait
+from pylivepatch._flow import Call, Check, Now, Read, Record, Seen, Sleep, Wait
+from pylivepatch.kernel.journal import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,8 @@ class Runner:
                 time.sleep(effect.seconds)
             case Now():
                 return time.monotonic()
+            case Record():
+                record(self._kernel.root, effect.action, effect.name, effect.error)
             case Check():
                 from pylivepatch.sequence.check import run_check
 

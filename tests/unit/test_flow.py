@@ -25,7 +25,7 @@ from pylivepatch import (
     TransitionTimeoutError,
     UnsupportedError,
 )
-from pylivepatch._flow import Call, Course, Now, Read, Seen, Sleep, Wait
+from pylivepatch._flow import Call, Course, Now, Read, Record, Seen, Sleep, Wait
 from pylivepatch.kernel import changes
 from pylivepatch.kernel.changes import Options
 
@@ -56,17 +56,26 @@ def seen(state: PatchState, now: float, done: int = 0) -> Seen:
     return Seen(status(state, done), now)
 
 
-def play(flow: Flow[Any], *script: tuple[Effect, object]) -> object:
-    """Insist on effects, give their replies, or throw them; return, or raise, what the flow ends with."""
+def play(flow: Flow[Any], *script: tuple[Effect, object], records: list[Record] | None = None) -> object:
+    """Insist on effects, give their replies, or throw them; return, or raise, what the flow ends with.
+
+    What is to be recorded goes to `records`.
+    """
+    replies = iter(script)
     try:
         effect = next(flow)
-        for expected, reply in script:
+        while True:
+            if isinstance(effect, Record):
+                (records if records is not None else []).append(effect)
+                effect = flow.send(None)
+                continue
+            expected, reply = next(replies, (None, None))
+            assert expected is not None, f"one effect more: {effect}"
             assert effect == expected
             effect = flow.throw(reply) if isinstance(reply, BaseException) else flow.send(reply)
     except StopIteration as end:
+        assert next(replies, None) is None, "some effects less"
         return end.value
-    flow.close()
-    raise AssertionError(f"one effect more: {effect}")
 
 
 def course(target: Target = Target.PATCHED, *, ours: bool = True, timeout: float | None = 30.0) -> Course:
@@ -566,3 +575,23 @@ def test_a_flow_that_is_closed_does_nothing() -> None:
     for flow in (course().step(), changes.enable(KERNEL, "fix", Options()), course().leave(None)):
         next(flow)
         flow.close()
+
+
+def test_what_is_recorded() -> None:
+    """Each change once, with its outcome: done, refused, late; what was so already is told to who decides."""
+    records: list[Record] = []
+    refused, already = KernelError("no", errno=22), AlreadyError("it is", errno=114)
+    play(
+        changes.enable(KERNEL, "fix", Options(wait=False)),
+        (Now(), 100.0),
+        (ENABLE, None),
+        (Read("fix"), seen(PatchState.ENABLING, 100.1)),
+        records=records,
+    )
+    for error in (refused, already):
+        with pytest.raises(KernelError):
+            play(
+                changes.revert(KERNEL, "fix", Options()), (Now(), 100.0), (REVERT, error), records=records
+            )
+    assert records == [Record("enable", "fix"), Record("revert", "fix"), Record("revert", "fix")]
+    assert [each.error for each in records] == [None, refused, already]

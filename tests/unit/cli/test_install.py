@@ -170,6 +170,7 @@ def test_system(root: Path) -> None:
     result = run(root, "install", "--system", "--json")
     files = {
         "etc/systemd/system/pylivepatch.service": 0o644,
+        "usr/lib/systemd/catalog/pylivepatch.catalog": 0o644,
         "etc/udev/rules.d/90-pylivepatch.rules": 0o644,
         "usr/lib/udev/pylivepatch-hooks": 0o755,
     }
