@@ -35,7 +35,7 @@ _P = TypeVar("_P", bound=BasePatch)
 
 
 class BaseCore(Mapping[str, _P], Generic[_P]):
-    """What `Core` and its namesake for asyncio have in common: a mapping of names to patches, read anew each time.
+    """What `Core` and its namesake for asyncio have in common: a mapping of names to patches, read each time.
 
     Iterating yields names; there is ``core["name"]``, ``"name" in core``, ``len(core)``,
     ``core.get("name")``, ``core.values()``, ``core.items()``.

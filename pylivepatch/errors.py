@@ -196,7 +196,7 @@ class TransitionTimeoutError(LivepatchError, TimeoutError):
     Attributes:
         patch: Name of the patch.
         progress: The last progress before the deadline.
-        reversed: Whether the transition was turned round.
+        reversed: Whether the transition was reversed.
         state: Where the patch stands now; in transition when "report" was asked
             for, or when the reversal did not end either.
         blockers: The tasks that held it up, or that hold the reversal up; empty
@@ -244,11 +244,11 @@ class MismatchError(BuildError):
 
 
 class CheckError(LivepatchError):
-    """A health check failed after a patch was enabled; the patch was taken back."""
+    """A health check failed after a patch was enabled; the patch was reverted."""
 
 
 class TransitionReversedError(LivepatchError):
-    """Somebody else turned the transition round; the reversal has ended.
+    """Somebody else reversed the transition; the reversal has ended.
 
     The patch is where it was before the transition: find out who did that.
 

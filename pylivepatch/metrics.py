@@ -95,7 +95,7 @@ class Metrics:
             kicks.add_metric([], features.kicks)
             yield kicks
         if features.events:
-            reversals = CounterMetricFamily("pylivepatch_reversals", "Transitions turned round since klpctl was loaded")
+            reversals = CounterMetricFamily("pylivepatch_reversals", "Transitions reversed since klpctl was loaded")
             reversals.add_metric([], features.reversals)
             yield reversals
 
@@ -164,7 +164,7 @@ class Metrics:
 
         left = GaugeMetricFamily(
             "pylivepatch_confirmation_seconds",
-            "Until the kernel takes the patch back, unless it is confirmed",
+            "Until the kernel reverts the patch, unless it is confirmed",
             labels=["name"],
         )
         for status in patches:

@@ -25,11 +25,11 @@ class Action(enum.StrEnum):
     """What happened."""
 
     REGISTERED = "registered"
-    """Registered, or an ordinary live patch module seen first."""
+    """Registered, or a standalone patch seen first."""
     STARTED = "started"
     """A transition started."""
     REVERSED = "reversed"
-    """The transition turned round; the target is the new one."""
+    """The transition was reversed; the target is the new one."""
     FORCED = "forced"
     """The transition is being forced."""
     COMPLETED = "completed"
@@ -37,14 +37,14 @@ class Action(enum.StrEnum):
     REPLACED = "replaced"
     """Another patch took its place."""
     UNREGISTERED = "unregistered"
-    """The patch is gone."""
+    """The patch does not exist any more."""
     PROGRESS = "progress"
     """Tasks have switched; ten times a second at the most, and not by udev. Has the
     number of the event before it."""
     CONFIRMED = "confirmed"
     """Somebody confirmed the patch."""
     EXPIRED = "expired"
-    """Nobody confirmed the patch in time, or its owner is gone: the kernel reverts it."""
+    """Nobody confirmed the patch in time, or its owner has ended: the kernel reverts it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,13 +53,13 @@ class Event:
 
     Attributes:
         sequence: Rises by one with every event on the system; after a gap, read
-            the patches anew.
+            the patches again.
         time: Seconds, CLOCK_MONOTONIC, as `time.monotonic` gives.
         action: What happened.
         name: Name of the patch.
         state: Where the patch stood after the event.
         target: Where the transition leads; None when the event is of none.
-        registered: Registered with klpctl; otherwise an ordinary live patch module.
+        registered: Registered with klpctl; otherwise a standalone patch.
         replace: It replaces all patches before it.
         forced: A transition of it was forced.
         source: How the event came: "netlink" or "udev".
@@ -82,7 +82,7 @@ class Event:
 
 
 class Monitor:
-    """Listens to events, of registered and of ordinary patches alike.
+    """Listens to events, of registered and of standalone patches alike.
 
     Use it in a ``with`` statement and iterate over it. Events that happen from
     its creation on are kept by the kernel until they are read; when that is too

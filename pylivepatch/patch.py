@@ -111,7 +111,7 @@ class BasePatch:
 
 
 class Patch(BasePatch):
-    """A patch by its name, obtained from `Core`. Each property asks the kernel anew."""
+    """A patch by its name, obtained from `Core`. Each property asks the kernel again."""
 
     @property
     def transition(self) -> Transition | None:

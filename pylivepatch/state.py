@@ -191,7 +191,7 @@ class PatchStatus:
         name: Name of the patch, which is its module's name.
         state: Where it stands.
         registered: Registered with klpctl, so that loading it changed nothing;
-            otherwise an ordinary live patch module, which is enabled by loading.
+            otherwise a standalone patch, which is enabled by loading.
         replace: Whether it replaces all patches before it; None when that cannot
             be told (without klpctl before 6.11).
         forced: Whether tasks were forced to leave its code; its module can never be
@@ -254,7 +254,7 @@ class Features:
     registered: bool = _feature("patches that are loaded without being enabled, and enabled again")
     events: bool = _feature("transitions of all patches are seen as they happen")
     fast: bool = _feature("transitions are retried early, and end in milliseconds")
-    foreign: bool = _feature("objects of standalone patches are known to klpctl, which can revert them")
+    standalone: bool = _feature("objects of standalone patches are known to klpctl, which can revert them")
     idle: bool = _feature("idle tasks are counted and listed")
     reasons: bool = _feature("why a task has not switched is known, as the livepatch core found it")
     stacks: bool = _feature("where a task sleeps is known")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Self
 
 from pylivepatch._flow import REFRESH, Course, OnTimeout
 from pylivepatch.kernel.run import Runner, run
+from pylivepatch.state import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pylivepatch.kernel import Kernel
     from pylivepatch.patch import Patch
-    from pylivepatch.state import Blocker, Progress, Target, Task
+    from pylivepatch.state import Blocker, Progress, Task
 
 __all__ = ["OnTimeout", "Transition"]
 

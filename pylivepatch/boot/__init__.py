@@ -115,7 +115,7 @@ class Boot:
         Nothing is applied when the kill switch is there. A patch that fails does
         not keep the others from being applied. The trial of one that the kernel
         refused ends at once, since it changed nothing. An exception that is thrown
-        into a step, Ctrl-C included, turns its transition round.
+        into a step, Ctrl-C included, reverses its transition.
 
         Yields:
             Each patch with what became of it.

@@ -90,7 +90,7 @@ class Store:
             release: The release; None for the running one.
 
         Raises:
-            BadDataError: That is no release, or the store's own files are damaged.
+            BadDataError: That is not a release, or the store's own files are damaged.
             AccessError: The caller may not read the store.
         """
         return self._read(self._folder(self.release if release is None else release))
@@ -143,7 +143,7 @@ class Store:
         Raises:
             PatchNotFoundError: There is no such file.
             ModuleFileError: It is not a live patch module for that kernel.
-            BadDataError: A parameter cannot be passed, or that is no release.
+            BadDataError: A parameter cannot be passed, or that is not a release.
             AccessError: The caller is not root.
             KernelError: The file system refused it. In all cases the store is as
                 it was before.
@@ -187,11 +187,11 @@ class Store:
             AccessError: The caller is not root. The store is as it was before.
             KernelError: The file system refused it. The store is as it was before.
         """
-        gone = self.patch(name, release)
-        folder = self._folder(gone.release)
+        found = self.patch(name, release)
+        folder = self._folder(found.release)
         with self._changing(folder):
-            self._write(folder, [each for each in self._read(folder) if each.name != gone.name])
-        return gone
+            self._write(folder, [each for each in self._read(folder) if each.name != found.name])
+        return found
 
     def remember_crashes(self) -> list[Installed]:
         """Write down which patches of the running kernel were on trial when the machine crashed.
@@ -271,7 +271,7 @@ class Store:
             raise BadDataError(
                 f"{path} is damaged: {error}",
                 after="nothing has changed",
-                remedy=f"remove {folder} and install the patches anew",
+                remedy=f"remove {folder} and install the patches again",
             ) from None
         left = marker.read(folder)
         if left is None or left.boot == self._boot:

@@ -38,8 +38,8 @@ def apply(session: Session, files: tuple[Path, ...], dry_run: bool, timeout: flo
     """Apply several patches in order: all of them, or none.
 
     FILE is a patch module, which is enabled, or a sequence file in TOML (.toml) with
-    steps, policies and health checks. When a step fails, all is taken back in reverse
-    order, and the exit code is that of the step; Ctrl-C takes all back, too. With
+    steps, policies and health checks. When a step fails, all is undone in reverse
+    order, and the exit code is that of the step; Ctrl-C undoes all, too. With
     on-timeout "report" a step that is late is reported, and waited for.
     """
     steps = []

@@ -52,7 +52,8 @@ _EXISTING = click.Path(exists=True, path_type=Path)
               help="Lines at the ends of a hunk's context that may differ from the source.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The module file to write.")
 @click.option("--replace", is_flag=True, help="Replace all patches before this one.")
-@click.option("--foreign", is_flag=True, help="An ordinary livepatch module: no klpctl, enabled when loaded.")
+@click.option("--standalone", "--foreign", "foreign", is_flag=True,
+              help="A standalone patch: it does without klpctl, and is enabled by being loaded.")
 @click.option("--describe", "description", default="", metavar="TEXT", help="What the patch is for.")
 @click.option("--cve", "cves", multiple=True, metavar="CVE",
               help="What it fixes; more than once for several. By default what the header of the diff's mail names.")

@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from pylivepatch import lab as stock
-from pylivepatch.cli._session import error_data
+from pylivepatch.cli._data import error_data
 from pylivepatch.errors import LivepatchError, UnsupportedError
 from pylivepatch.lab import archive
 from pylivepatch.lab import kernel as stock_kernel

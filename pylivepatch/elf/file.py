@@ -83,7 +83,7 @@ class Image:
 
         Raises:
             PatchNotFoundError: There is no such file.
-            ModuleFileError: It cannot be read, it is no kernel module, or one that would not be read as the
+            ModuleFileError: It cannot be read, is not a kernel module, or one that would not be read as the
                 kernel reads it.
             UnsupportedError: It is compressed with zstd, and zstandard is missing.
         """

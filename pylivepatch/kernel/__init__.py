@@ -71,7 +71,7 @@ class Backend(Protocol):
     def enable(
         self, name: str, confirm_within: float | None = None, owned: bool = False, deadline: float | None = None
     ) -> None:
-        """Start enabling, or turn a patch that is being disabled round.
+        """Start enabling; reverse the transition of a patch that is being disabled.
 
         Args:
             name: The patch.
@@ -86,7 +86,7 @@ class Backend(Protocol):
         """Let an enabled patch stay."""
 
     def revert(self, name: str) -> None:
-        """Start disabling, or turn a patch that is being enabled round."""
+        """Start disabling; reverse the transition of a patch that is being enabled."""
 
     def force(self, name: str) -> None:
         """End the transition without waiting for its tasks."""
@@ -107,11 +107,11 @@ class Backend(Protocol):
         """Wait until the patch is not in transition; None when time is over first.
 
         Returns:
-            The patch then; one that is gone is disabled.
+            The patch then; one that does not exist is disabled.
         """
 
     def close(self) -> None:
-        """Let go of the kernel."""
+        """Close the connection."""
 
 
 class Kernel:
@@ -138,7 +138,7 @@ class Kernel:
         sysfs = SysfsBackend(self.root)
         captured = self.root.resolve() != Path("/")
         if captured and choice == "klpctl":
-            raise BadDataError("a captured tree has no klpctl", remedy="take the backend sysfs")
+            raise BadDataError("a captured tree has no klpctl", remedy="use the backend sysfs")
         self._backend: Backend = sysfs if captured or choice == "sysfs" else _live_backend(choice, sysfs)
         self._pid = close_after_fork(self)
         self._closed = False

@@ -113,7 +113,7 @@ class KlpctlBackend:
         }
         return Features(
             registered=True,
-            foreign=True,
+            standalone=True,
             progress=True,
             replace=True,
             kicks=numbers.get(lib.KLPCTL_A_KICKS, 0),

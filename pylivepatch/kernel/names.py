@@ -82,7 +82,7 @@ def confirm_seconds(window: float | None, *, owned: bool) -> float | None:
     if window is None or (owned and window == math.inf) or 0 < window < LONGEST_WINDOW:
         return window
     raise BadDataError(
-        f"no time to confirm in: {window}",
+        f"invalid confirm_within: {window}",
         after="nothing has changed",
         remedy=f"give seconds above 0 and below {LONGEST_WINDOW:.0f}, or infinity with owned",
     )

@@ -79,8 +79,8 @@ _TABLE: dict[tuple[str, int], _Row] = {
         "a parameter is wrong, or a function does not exist or its name is ambiguous",
         "see the kernel log",
     ),
-    ("load", errno.EKEYREJECTED): _Row(PatchRejectedError, "its signature is damaged or not trusted", "sign it anew"),
-    ("load", errno.EBADMSG): _Row(PatchRejectedError, "its signature is damaged", "sign it anew"),
+    ("load", errno.EKEYREJECTED): _Row(PatchRejectedError, "its signature is damaged or not trusted", "sign it again"),
+    ("load", errno.EBADMSG): _Row(PatchRejectedError, "its signature is damaged", "sign it again"),
     ("load", errno.ENOKEY): _Row(
         PatchRejectedError,
         "it is signed with a key that this kernel does not know",

@@ -109,7 +109,7 @@ class SysfsBackend:
         owned: bool = False,  # noqa: ARG002
         deadline: float | None = None,  # noqa: ARG002
     ) -> None:
-        """Turn a patch that is being disabled round: all that sysfs can enable."""
+        """Reverse the transition of a patch that is being disabled: all that sysfs can enable."""
         status = self.patch(name)
         if confirm_within is not None:
             raise _unconfirmed("enable", name)
@@ -130,11 +130,11 @@ class SysfsBackend:
         self._write(name, "enabled", "1", "enable")
 
     def confirm(self, name: str) -> None:
-        """Refuse: the kernel alone takes no patch back."""
+        """Refuse: without klpctl the kernel reverts no patch by itself."""
         raise _unconfirmed("confirm", self.patch(name).name)
 
     def revert(self, name: str) -> None:
-        """Start disabling, or turn a patch that is being enabled round."""
+        """Start disabling; reverse the transition of a patch that is being enabled."""
         if self.patch(name).state not in (PatchState.ENABLED, PatchState.ENABLING):
             raise refusal(errno.EALREADY, "revert", name)
         self._write(name, "enabled", "0", "revert")
@@ -328,7 +328,7 @@ class SysfsBackend:
 
 def _unconfirmed(verb: str, name: str) -> UnsupportedError:
     return UnsupportedError(
-        f"cannot {verb} {name}: only klpctl takes back what nobody confirms",
+        f"cannot {verb} {name}: only klpctl reverts what nobody confirms",
         feature="confirm",
         remedy=_NO_KLPCTL.remedy,
     )

@@ -130,7 +130,7 @@ class ModuleFile:
 
 
 def mismatches(file: ModuleFile, release: str, machine: str) -> list[tuple[str, str, str]]:
-    """Say why a file is no live patch module for a kernel: a code for programs, the reason, the remedy."""
+    """Tell why a file is not a live patch module for a kernel: a code for programs, the reason, the remedy."""
     found = []
     wanted = _MACHINES.get(machine, file.machine)
     if file.machine != wanted:
@@ -138,6 +138,6 @@ def mismatches(file: ModuleFile, release: str, machine: str) -> list[tuple[str, 
     if not file.livepatch:
         found.append(("not-livepatch", "it is not a live patch module", "load it with modprobe or insmod"))
     if file.release != release:
-        built = f"kernel {file.release}" if file.release else "no kernel that it names"
+        built = f"kernel {file.release}" if file.release else "a kernel that it does not name"
         found.append(("release", f"it was built for {built}, and this is kernel {release}", _BUILD))
     return found

@@ -146,13 +146,13 @@ class _Reader:
             name = self._string(place, _NAME, _OBJECT)
         starts = self._follow(place, _FUNCS, code=False)
         if starts is None:
-            raise UnreadableError(f"what its object {name} points to is no data")
+            raise UnreadableError(f"what its object {name} points to is not data")
         return Object(name, tuple(self._func(each) for each in self._elements(starts, {_OLD_NAME, _NEW_FUNC}, set())))
 
     def _func(self, place: Place) -> Func:
         name = self._string(place, _OLD_NAME, _FUNC)
         if self._follow(place, _NEW_FUNC, code=True) is None:
-            raise UnreadableError(f"what is to replace {name} is no code")
+            raise UnreadableError(f"what is to replace {name} is not code")
         sympos = struct.unpack(f"{self._image.order}Q", self._bytes(place, _SYMPOS, _POINTER))[0]
         return Func(name, sympos)
 
@@ -188,8 +188,8 @@ class _Reader:
     def _string(self, place: Place, offset: int, form: re.Pattern[bytes]) -> str:
         target = self._follow(place, offset, code=False)
         if target is None:
-            raise UnreadableError("a name of it is no string")
+            raise UnreadableError("a name of it is not a string")
         text = self._image.bytes_of(self._image.sections[target.section])[target.offset :].partition(b"\0")[0]
         if not form.match(text):
-            raise UnreadableError("a name of it is no name")
+            raise UnreadableError("a name of it is not a name")
         return text.decode()

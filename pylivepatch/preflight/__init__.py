@@ -28,7 +28,7 @@ class Severity(enum.StrEnum):
 class Stage(enum.StrEnum):
     """What a fatal finding stands in the way of.
 
-    An ordinary live patch module is enabled by being loaded, so that everything
+    A standalone patch is enabled by being loaded, so everything
     stands in the way of that.
     """
 

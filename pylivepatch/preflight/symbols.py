@@ -133,5 +133,5 @@ def _relocations(candidate: Candidate, table: Kallsyms) -> Iterator[Finding]:
             modules,
             f"it has relocations for {modules}, which this kernel does not undo: once enabled, such a module "
             "cannot be unloaded and loaded again, nor the patch enabled again as it is",
-            "take Linux 6.3 or later, or load the patch anew for each enable",
+            "take Linux 6.3 or later, or load the patch again for each enable",
         )

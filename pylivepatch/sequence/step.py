@@ -35,13 +35,13 @@ class Step:
         action: "enable" or "revert".
         params: Module parameters, for a file.
         timeout: Seconds for the transition; None, or infinite, waits for ever.
-        on_timeout: "reverse" turns the transition round, and the step has failed;
+        on_timeout: "reverse" reverses the transition, and the step has failed;
             "report" says so once, and goes on waiting.
         check: A health check after the action, a shell's command line or a program
             with its arguments; the step has failed when it fails.
         check_timeout: Seconds for the check; None waits for ever.
         confirm_within: Seconds from the start of the enable within which the whole
-            sequence has to end; otherwise the kernel takes the patch back. Needs klpctl.
+            sequence has to end; otherwise the kernel reverts the patch. Needs klpctl.
     """
 
     file: str | os.PathLike[str] | None = None
@@ -70,13 +70,13 @@ class Outcome(enum.StrEnum):
     UNCHANGED = "unchanged"
     """The patch was so already; undoing does not touch it."""
     FAILED = "failed"
-    """It failed; what it changed was taken back, unless ``undo_error`` says otherwise."""
+    """It failed; what it changed was undone, unless ``undo_error`` says otherwise."""
     INTERRUPTED = "interrupted"
-    """It was interrupted, as by Ctrl-C, and taken back likewise."""
+    """It was interrupted, as by Ctrl-C, and undone likewise."""
     UNDONE = "undone"
-    """It was done, and taken back."""
+    """It was done, and undone."""
     NOT_UNDONE = "not undone"
-    """It was done, and could not be taken back: see ``undo_error``."""
+    """It was done, and could not be undone: see ``undo_error``."""
 
 
 @dataclasses.dataclass
@@ -91,7 +91,7 @@ class StepReport:
         state: Where the patch stands, as of the last look; None: not loaded.
         duration: Seconds that the step took, checks included; None until it is done.
         error: Why it failed.
-        undo_error: Why it could not be taken back.
+        undo_error: Why it could not be undone.
         late: Whether its deadline has passed, and it goes on all the same.
     """
 

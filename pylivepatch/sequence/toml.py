@@ -71,7 +71,7 @@ def _step(table: Mapping[str, object], folder: Path) -> Step:
 def _known(table: Mapping[str, object], keys: tuple[str, ...], where: str = "") -> None:
     for key in table:
         if key not in keys:
-            raise BadDataError(f"{where}{key}: there is no such key", remedy=f"take {', '.join(keys)}")
+            raise BadDataError(f"{where}{key}: unknown key", remedy=f"give one of {', '.join(keys)}")
 
 
 def _text(key: str, value: object) -> str:

@@ -56,7 +56,7 @@ def test_a_reload_promises_no_confirmation(enabling: Path) -> None:
     core = Core(root=enabling)
     patch = Patch("plp_foreign", core.kernel, lambda: pytest.fail("it was loaded"))
     assert patch.state is PatchState.DISABLED
-    with pytest.raises(UnsupportedError, match="takes back what nobody confirms"):
+    with pytest.raises(UnsupportedError, match="reverts what nobody confirms"):
         patch.enable(confirm_within=5)
 
 

@@ -54,7 +54,7 @@ def load_module(core: Core, path: Path) -> None:
 
 
 def _insert(core: Core, path: Path) -> None:
-    patch = core.load(path)
+    patch = core.load(path, timeout=None, wait=False)
     if not patch.registered or patch.state is PatchState.ENABLED:
         return
     try:

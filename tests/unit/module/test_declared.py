@@ -73,12 +73,12 @@ def test_any_size(
         (
             "static int data; static struct klp_func a[] = { { \"x\", &data }, { 0 } };"
             "static struct klp_object objs[] = { { 0, a }, { 0 } };" + PATCH % 0,
-            "is no code",
+            "is not code",
         ),
         (
             "static struct klp_func a[] = { { \"no name\", f }, { 0 } };"
             "static struct klp_object objs[] = { { 0, a }, { 0 } };" + PATCH % 0,
-            "no name",
+            "is not a name",
         ),
         (
             "static struct klp_func a[] = { { \"x\", f }, { 0, f }, { 0 } };"

@@ -138,7 +138,7 @@ def test_what_is_missing_says_why(sysfs: Core, payload: Payload) -> None:
     """Without klpctl each absent feature has a reason and a remedy, and insisting on it repeats them."""
     features = sysfs.features
     assert features.progress
-    for name in ("registered", "events", "fast", "foreign", "idle"):
+    for name in ("registered", "events", "fast", "standalone", "idle"):
         assert not getattr(features, name)
         assert "klpctl" in features.missing[name].reason
         assert "install klpctl" in features.missing[name].remedy
