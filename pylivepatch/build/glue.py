@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pylivepatch.errors import BuildError
 _RETURNS = {"pre_patch": "int", "post_patch": "void", "pre_unpatch": "void", "post_unpatch": "void"}
 _LONGEST = 55
 """Characters of a module's name."""
+_TAKEN = frozenset({VMLINUX, "klpctl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ def module_name(text: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:_LONGEST]
     if not name:
         raise BuildError(f"no module can be called {text!r}", kind="name", remedy="name the output: -o fix.ko")
+    if name in _TAKEN:
+        raise BuildError(f"a patch cannot be called {name}: it would be taken for what has that name already",
+                         kind="name", remedy="name the output: -o fix.ko")
     return name
 
 
@@ -57,7 +60,7 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
     for item in extract.replaced:
         sympos = f", .old_sympos = {item.sympos}" if item.sympos else ""
         objects[item.object].append(
-            f"\t{{ .old_name = {_c(item.name)}, .new_func = {item.symbol}{sympos} }},\n")
+            f"\t{{ .old_name = {quoted(item.name)}, .new_func = {item.symbol}{sympos} }},\n")
     out = ["// SPDX-License-Identifier: GPL-2.0-only\n",
            "#include <linux/livepatch.h>\n#include <linux/module.h>\n#include <linux/utsname.h>\n",
            "" if about.foreign else "#include <klpctl/klpctl.h>\n",
@@ -67,7 +70,7 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
     rows = []
     for number, (name, funcs) in enumerate(sorted(objects.items())):
         out += [f"static struct klp_func funcs_{number}[] = {{\n", *funcs, "\t{ }\n};\n\n"]
-        where = "" if name == VMLINUX else f".name = {_c(name)}, "
+        where = "" if name == VMLINUX else f".name = {quoted(name)}, "
         calls = "".join(f"\n\t  .callbacks.{occasion} = {extract.callbacks[name, occasion]}," for occasion in CALLBACKS
                         if (name, occasion) in extract.callbacks)
         rows.append(f"\t{{ {where}.funcs = funcs_{number},{calls} }},\n")
@@ -80,8 +83,9 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
             "\t.mod = THIS_MODULE,\n\t.objs = objs,\n",
             "\t.states = states,\n" if extract.states else "",
             "\t.replace = true,\n" if about.replace else "", "};\n\n"]
-    check = (f"\tif (strcmp(init_uts_ns.name.version, {_c(version)})) {{\n"
-             f"\t\tpr_err(\"%s: made for another build of this kernel: %s\\n\", THIS_MODULE->name, {_c(version)});\n"
+    built = quoted(version)
+    check = (f"\tif (strcmp(init_uts_ns.name.version, {built})) {{\n"
+             f"\t\tpr_err(\"%s: made for another build of this kernel: %s\\n\", THIS_MODULE->name, {built});\n"
              "\t\treturn -ENOEXEC;\n\t}\n" if version else "")
     enter, leave = (("klp_enable_patch", "") if about.foreign else
                     ("klpctl_register_patch", "\tklpctl_unregister_patch(&patch);\n"))
@@ -90,12 +94,14 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
             "module_init(patch_init);\nmodule_exit(patch_exit);\nMODULE_INFO(livepatch, \"Y\");\n"]
     out.append('MODULE_LICENSE("GPL");\n')
     if about.description:
-        out.append(f"MODULE_DESCRIPTION({_c(about.description)});\n")
+        out.append(f"MODULE_DESCRIPTION({quoted(about.description)});\n")
     if about.cves:
-        out.append(f"MODULE_INFO(cve, {_c(' '.join(about.cves))});\n")
+        out.append(f"MODULE_INFO(cve, {quoted(' '.join(about.cves))});\n")
     return "".join(out)
 
 
-def _c(text: str) -> str:
+def quoted(text: str) -> str:
     """Return *text* as a string of C."""
-    return json.dumps(text, ensure_ascii=True)
+    chars = (char if " " <= char <= "~" and char not in '"\\?' else "".join(
+        f"\\{byte:03o}" for byte in char.encode(errors="surrogateescape")) for char in text)
+    return f'"{"".join(chars)}"'

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pylivepatch.boot import files
 from pylivepatch.build import tables
 from pylivepatch.build.elf import (
     R_X86_64_NONE,
@@ -53,16 +54,16 @@ def link(
     Raises:
         BuildError: The module cannot be linked, or would not be resolved.
     """
-    part = work / "extracted.o"
+    part = work / f"{about.name}_code.o"
     _static_call_keys(extract, symbols)
     names = _Names.give(extract)
     extract.object.write(part)
     if objtool is not None:
         _heed(_run(box, [*objtool, str(part)], work, "objtool"), names.meant)
-    (work / ".extracted.o.cmd").write_text("")  # modpost looks there for sources
+    (work / f".{about.name}_code.o.cmd").write_text("")  # modpost looks there for sources
     (work / f"{about.name}_patch.c").write_text(glue(extract, about, symbols.image(VMLINUX).version()))
     (work / "Kbuild").write_text(
-        f"obj-m := {about.name}.o\n{about.name}-y := {about.name}_patch.o extracted.o\n")
+        f"obj-m := {about.name}.o\n{about.name}-y := {about.name}_patch.o {about.name}_code.o\n")
     flags = ["-g0", f"-ffile-prefix-map={work}=."]
     argv = ["make", "-s", "-C", str(target.headers), f"M={work}", "KBUILD_MODPOST_WARN=1",
             "CONFIG_DEBUG_INFO_BTF_MODULES=", f"CC={target.compiler}"]
@@ -83,7 +84,23 @@ def link(
     _strip(module)
     module.sections.append(_section(_DIFF, about.diff.encode(errors="surrogateescape")))
     _check(module, symbols, klpctl)
-    module.write(output)
+    write(module, output)
+
+
+def write(module: Object, output: Path) -> None:
+    """Write a module's file; what was there stays until the new one is whole.
+
+    Raises:
+        BuildError: It cannot be written.
+    """
+    try:
+        if output.exists() and not output.is_file():
+            module.write(output)  # a pipe, or /dev/null
+        else:
+            files.write(output.resolve(), module.pack())
+    except OSError as error:
+        raise BuildError(f"{output} cannot be written: {error.strerror}; what was there is untouched",
+                         kind="output") from error
 
 
 def _static_call_keys(extract: Extract, symbols: Symbols) -> None:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from pylivepatch import BadDataError, PatchNotFoundError
+from pylivepatch import BadDataError, BuildError, PatchNotFoundError
 from pylivepatch.build import Target, build
 from pylivepatch.build.builder import _stem
+from pylivepatch.build.glue import module_name, quoted
 
 TARGET = cast(Target, None)
 
@@ -41,3 +43,20 @@ def test_standard_input_has_no_name() -> None:
     """The module file has to be named."""
     with pytest.raises(BadDataError, match=r"name the module file: -o"):
         _stem("-")
+
+
+@pytest.mark.parametrize("name", ["klpctl", "vmlinux", "KLPCTL", "!"])
+def test_names_that_no_patch_can_have(name: str) -> None:
+    """A patch that could never be loaded beside what has its name is not built."""
+    with pytest.raises(BuildError, match=r"can(not)? be called") as caught:
+        module_name(name)
+    assert caught.value.kind == "name"
+
+
+@pytest.mark.parametrize("text", ["plain", 'a "quote" \\ and 100%', "\U0001f600 \u00e9", "two\nlines", "what??/"])
+def test_any_text_is_a_string_of_c(text: str, tmp_path: Path) -> None:
+    """A description is in the module as it was given, whatever characters it has."""
+    source = tmp_path / "x.c"
+    source.write_text(f"#include <stdio.h>\nint main(void) {{ return fputs({quoted(text)}, stdout) < 0; }}\n")
+    subprocess.run(["gcc", "-trigraphs", "-o", tmp_path / "x", source], check=True)
+    assert subprocess.run([tmp_path / "x"], check=True, capture_output=True).stdout.decode() == text
