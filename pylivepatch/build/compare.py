@@ -84,6 +84,7 @@ class _Comparison:
         self._compare_functions()
         self._compare_data()
         self._compare_sections()
+        self._compare_info()
         return self.changes
 
     # ---- pairing ----
@@ -276,6 +277,9 @@ class _Comparison:
                 continue
             old, new = ([part for part in parts.all if part.section.name == name and not part.is_func]
                         for parts in (self.orig, self.patched))
+            if name == tables.BTF_IDS:
+                self._compare_ids()
+                continue
             if len(old) == len(new) and all(self._equal(a, b) for a, b in zip(old, new, strict=True)):
                 continue
             before = {suffix_free(part.name) for part in old}
@@ -290,6 +294,26 @@ class _Comparison:
                                        "patch calls it all the same" for each in fresh]
                 continue
             self._refuse_section(name, culprit, export=export, init=init)
+
+    def _compare_ids(self) -> None:
+        """Compare the sets of types and functions by what their elements stand for."""
+        old, new = (tables.ids(parts.object) for parts in (self.orig, self.patched))
+        if old != new:
+            differing = [row for row in new if row not in old] or [row for row in old if row not in new] or new
+            name = differing[0][0].removeprefix("__BTF_ID__").strip("_")
+            raise BuildError(
+                f"the diff changes a set of BTF ids of {self.source} ({name}), which the kernel has read when it "
+                "started", kind="registration", symbol=name, file=self.source,
+                remedy="leave the sets as they are, and decide in the code that asks them")
+
+    def _compare_info(self) -> None:
+        """Tell about what a module says of itself, which stays as it is."""
+        words = [{word for word in bytes(section.data).decode(errors="replace").split("\0") if word}
+                 if (section := parts.object.section(tables.INFO)) else set() for parts in (self.orig, self.patched)]
+        self.changes.notes += [f"modinfo goes on without {word!r}: a patch changes no module's file"
+                               for word in sorted(words[1] - words[0])]
+        self.changes.notes += [f"modinfo goes on with {word!r}: a patch changes no module's file"
+                               for word in sorted(words[0] - words[1])]
 
     def _only_added(self, old: list[Part], new: list[Part]) -> bool:
         """Tell whether all that was exported still is."""

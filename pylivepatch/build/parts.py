@@ -207,7 +207,8 @@ class Parts:
         parts: list[Part] = []
         marks: dict[int, Part] = {}
         for symbol in self.object.symbols:
-            if symbol.section is not section or symbol.type not in (STT_FUNC, STT_OBJECT):
+            if symbol.section is not section or not (
+                    symbol.type in (STT_FUNC, STT_OBJECT) or tables.is_set(symbol)):
                 continue
             # without lockdep its keys are structs without members: objects without size
             part = marks.get(symbol.value)

@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from pylivepatch.build import insn
+from pylivepatch.build import insn, tables
 from pylivepatch.build.elf import SHF_STRINGS, SHT_NOBITS, STB_WEAK, WIDTH, Object, Reloc, Section, Symbol
 from pylivepatch.build.image import Image, field_value
 from pylivepatch.build.insn import meant
@@ -27,7 +27,6 @@ _CAUSE = (
     "is the source of exactly this kernel's package, its config and its compiler in use? "
     "--source, --config, --image and the compiler of CONFIG_CC_VERSION_TEXT name them"
 )
-_BTF_IDS = ".BTF_ids"
 """Numbers of types, which resolve_btfids writes after the link."""
 
 _WIDEST = 8
@@ -166,7 +165,7 @@ class _Masked:
 
     def differing(self, image: Image, base: int) -> list[tuple[int, str]]:
         """Return where the section differs from the image at *base*, and how."""
-        if self.section.name == _BTF_IDS:
+        if self.section.name == tables.BTF_IDS:
             return []
         run = bytearray(image.read(base, self.size))
         if len(run) < self.size:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pylivepatch.build.elf import SHT_NOBITS, Section
+from pylivepatch.build.elf import SHT_NOBITS, Object, Section, Symbol
 
 TRAMPOLINES = ".static_call.text"
 """Code that static calls go through: objtool knows it by the section."""
@@ -45,12 +45,18 @@ SIZES = {
 }
 """Bytes of an entry, where they do not depend on the kernel."""
 
+BTF_IDS = ".BTF_ids"
+"""Sets of types and functions, for BPF: their numbers are written when vmlinux or a module has been linked."""
+_BTF_ID = re.compile(r"(__BTF_ID__\w+?__)\d+")
+
+INFO = ".modinfo"
+
 BUG_LINE = slice(8, 10)
 """Where an entry of the bug table has its line number."""
 
 _DROPPED = re.compile(
     r"__patchable_function_entries|\.printk_index|\.discard\.addressable|\.orc_|\.return_sites|\.retpoline_sites"
-    r"|\.call_sites|\.ibt_endbr_seal|\.static_call_sites|\.comment|\.note|\.BTF|\.debug|\.eh_frame|\.llvm"
+    r"|\.call_sites|\.ibt_endbr_seal|\.static_call_sites|\.comment|\.note|\.BTF(?:\.|\Z)|\.debug|\.eh_frame|\.llvm"
     r"|\.discard\.ksym|\.gnu\.|\.modinfo|__versions")
 _INIT = re.compile(r"\.(?:init|exit|meminit|devinit|cpuinit)(?:\.|\Z)|\.initcall|\.exitcall|\.con_initcall")
 _DATA = re.compile(r"\.(?:data|bss|rodata|ref\.data|ref\.rodata|lbss|ldata|tbss|kstrtab)(?:[.\d_]|\Z)"
@@ -101,6 +107,23 @@ def is_table(name: str) -> bool:
     """Tell whether a section's entries go where the function goes that they are about."""
     return (name in SIZES or name == ALTERNATIVES or name.startswith(RUNTIME)
             or (name.startswith(".discard") and not dropped(name)))
+
+
+def is_set(symbol: Symbol) -> bool:
+    """Tell whether a symbol is that of a set of BTF ids, which has no type of its own."""
+    return bool(symbol.section and symbol.section.name == BTF_IDS and symbol.name
+                and not _BTF_ID.fullmatch(symbol.name))
+
+
+def ids(object_: Object) -> list[tuple[str, bytes]]:
+    """Return the sets of BTF ids, by what the elements stand for, each with what follows until the next."""
+    section = object_.section(BTF_IDS)
+    if section is None:
+        return []
+    marks = sorted((symbol.value, _BTF_ID.sub(r"\1", symbol.name)) for symbol in object_.symbols
+                   if symbol.section is section and symbol.name)
+    ends = [*(start for start, _ in marks[1:]), section.size]
+    return [(name, bytes(section.data[start:end])) for (start, name), end in zip(marks, ends, strict=True)]
 
 
 def is_init(name: str) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pylivepatch.build import layout
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.elf import SHN_LIVEPATCH, STB_GLOBAL, Object, Reloc, Section, Symbol
 from pylivepatch.build.image import Image
+from pylivepatch.build.link import write
 from pylivepatch.build.parts import Parts
 from pylivepatch.build.runpre import match
 
@@ -233,6 +235,50 @@ def test_a_static_local_that_another_function_has(tmp_path: Path, before: str, a
     with pytest.raises(BuildError, match="nothing tells whether") as caught:
         compare("x.c", *(Parts(compiled(tmp_path, each)) for each in (before, after)))
     assert caught.value.kind == "ambiguous"
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    """A file system that takes no more leaves the old module, and nothing of the new one."""
+    module, output = compiled(tmp_path, BASE), tmp_path / "out" / "x.ko"
+    output.parent.mkdir()
+    output.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(BuildError, match="cannot be written") as caught:
+            write(module, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.kind == "output"
+    assert list(output.parent.iterdir()) == [output]
+    assert output.read_bytes() == b"old"
+    write(module, output)
+    assert output.read_bytes() == module.pack()
+    write(module, Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
+
+
+IDS = """
+asm(".pushsection .BTF_ids,\\"a\\"\\n"
+    ".local the_set\\nthe_set:\\n.zero 4\\n.local __BTF_ID__func__%s__%d\\n__BTF_ID__func__%s__%d:\\n.zero 4\\n"
+    ".local one\\none:\\n.local __BTF_ID__struct__file__9%d\\n__BTF_ID__struct__file__9%d:\\n.zero 4\\n.popsection");
+extern int the_set, one, asks(int *);
+int f(int a) { return a + asks(&the_set) + asks(&one); }
+int g(int a) { return a * one; }
+"""
+
+
+def test_sets_of_btf_ids(tmp_path: Path) -> None:
+    """An element is what it stands for, whatever the preprocessor's number; a change of a set is refused."""
+    before, after, other = (Parts(compiled(tmp_path, text, name)) for text, name in (
+        (IDS % ("x", 1, "x", 1, 1, 1), "a"), ((IDS % ("x", 2, "x", 2, 2, 2)).replace("a +", "a -"), "b"),
+        (IDS % ("y", 1, "y", 1, 1, 1), "c")))
+    found = compare("x.c", before, after)
+    assert [new.name for _, new in found.functions] == ["f"]
+    assert all(found.original(ref.part) for ref in found.functions[0][1].refs if ref.part)
+    with pytest.raises(BuildError, match="a set of BTF ids") as caught:
+        compare("x.c", before, other)
+    assert (caught.value.kind, caught.value.symbol) == ("registration", "func__y")
 
 
 @pytest.mark.parametrize("name", ["___done", "___once_key", "descriptor", "n"])

@@ -297,6 +297,8 @@ REFUSED = (
     Refused("compile", one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + "	plp_undefined(m);\n"), "compile", "", "plp_undefined"),
     Refused("unresolved", one(CMDLINE, CMDLINE_SHOW, "extern void plp_nowhere(void);\n" + CMDLINE_SHOW + "	plp_nowhere();\n"),
             "unresolved", "plp_nowhere", "plp_nowhere"),
+    Refused("btf_ids", one("kernel/bpf/bpf_lsm.c", "BTF_ID(func, bpf_lsm_file_open)\n", "BTF_ID(func, bpf_lsm_file_receive)\n"),
+            "registration", "func__bpf_lsm_file_receive", "a set of BTF ids"),
     Refused("initcall", one(CMDLINE, "fs_initcall(proc_cmdline_init);", "fs_initcall(proc_cmdline_init);\nlate_initcall(proc_cmdline_init);"),
             "registration", "", "registers"),
     Refused("parameter", one(DUMMY, "static int numdummies = 1;", "static int numdummies = 1;\nstatic int plp;\nmodule_param(plp, int, 0);"),
