@@ -77,11 +77,18 @@ class _Comparison:
         self.pairs = self.changes.pairs
         self._known: dict[tuple[int, int], bool] = {}
         self._paired_originals: set[int] = set()
+        self._traced = any(part.traced for part in orig.functions())
         self._users = [_users(parts) for parts in (orig, patched)]
 
     def run(self) -> Changes:
         self._pair()
         self._compare_functions()
+        while along := [(old, new) for old, new in self.changes.functions if self._goes_along(old, new)]:
+            for old, new in along:
+                del self.pairs[id(new)]
+                self._paired_originals.remove(id(old))
+            self._known.clear()
+            self._compare_functions()
         self._compare_data()
         self._compare_sections()
         self._compare_info()
@@ -163,6 +170,7 @@ class _Comparison:
     # ---- functions ----
 
     def _compare_functions(self) -> None:
+        self.changes.functions, self.changes.added = [], []
         for new in self.patched.functions():
             if new.is_cold:
                 continue
@@ -183,6 +191,18 @@ class _Comparison:
         self.changes.added = [part for part in self.changes.added if not part.in_init]
         self.changes.removed = [old for old in self.orig.functions()
                                 if id(old) not in self._paired_originals and not old.is_clone and not old.is_cold]
+
+    def _goes_along(self, old: Part, new: Part) -> bool:
+        """Tell whether a changed function cannot be replaced, and can be taken along by those that call it.
+
+        So is the body of a system call, and any static inline function, where the compiler has not inlined it: those
+        are not traced. Its callers are changed then, as they would be if it were inlined.
+        """
+        return (not old.traced and not old.is_global and not new.is_global and self._traced
+                and all(part.section.name.startswith(".text") for part in (old, new))
+                and not any(ref.part is target and not ref.branch and not ref.at
+                            for parts, target in ((self.orig, old), (self.patched, new))
+                            for part in parts.all for ref in part.refs))
 
     def _equal(self, old: Part, new: Part) -> bool:
         """Compare content; a comparison that is under way is taken to succeed, for what refers to itself.

@@ -237,6 +237,32 @@ def test_a_static_local_that_another_function_has(tmp_path: Path, before: str, a
     assert caught.value.kind == "ambiguous"
 
 
+TRACE = ("-pg", "-mfentry", "-mrecord-mcount")
+NOT_TRACED = """
+static __attribute__((noinline, no_instrument_function)) int body(int a) { %s return a; }
+int call(int a) { return body(a) + 1; }
+int other(int a) { return a + 2; }
+static __attribute__((noinline)) int traced(int a) { %s return a * 7; }
+int calls_traced(int a) { return traced(a) + traced(a + 1); }
+"""
+
+
+@pytest.mark.parametrize(("change", "more", "changed", "added"), [
+    (("a *= 3;", ""), "", "call", "body"),
+    (("a *= 3;", ""), "int (*pointer)(int) = body;", "body", ""),
+    (("", "a *= 3;"), "", "traced", ""),
+])
+def test_what_cannot_be_traced_goes_along_with_its_callers(
+    tmp_path: Path, change: tuple[str, str], more: str, changed: str, added: str,
+) -> None:
+    """The callers of a static function that is not traced are changed when it is; not when its address is kept."""
+    old, new = (Parts(made(tmp_path, NOT_TRACED % text + more, name, *TRACE).named)
+                for text, name in ((("", ""), "a"), (change, "b")))
+    found = compare("x.c", old, new)
+    assert " ".join(part.name for _, part in found.functions) == changed
+    assert " ".join(part.name for part in found.added) == added
+
+
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     """A file system that takes no more leaves the old module, and nothing of the new one."""
     module, output = compiled(tmp_path, BASE), tmp_path / "out" / "x.ko"

@@ -80,6 +80,11 @@ KINDS = (
                "struct dentry *__d_lookup(const struct dentry *parent, const struct qstr *name)\n{\n	if (!parent)\n		return NULL;\n"),
          frozenset(),
          "ls -l /proc/self/fd >/dev/null; ls /proc/$$/fd /proc/$$/fd >/dev/null; cat /proc/sys/fs/dentry-state", "^7[0-9]{8}"),
+    Case("not_inlined", "a system call whose body is a function of its own, which cannot be traced",
+         one("kernel/sys.c", "	struct new_utsname tmp;\n\n	down_read(&uts_sem);\n	memcpy(&tmp, utsname(), sizeof(tmp));\n	up_read(&uts_sem);\n",
+             "	struct new_utsname tmp;\n\n	down_read(&uts_sem);\n	memcpy(&tmp, utsname(), sizeof(tmp));\n	up_read(&uts_sem);\n"
+             "	strlcat(tmp.sysname, \".plp\", sizeof(tmp.sysname));\n"),
+         frozenset({"__x64_sys_newuname", "__ia32_sys_newuname"}), "uname -s", r"^Linux\.plp$"),
     Case("exported_pointer", "a changed function that is exported, called and pointed to, with a cold part",
          one("fs/seq_file.c", "void seq_put_decimal_ull(struct seq_file *m, const char *delimiter,\n			 unsigned long long num)\n{\n",
              "void seq_put_decimal_ull(struct seq_file *m, const char *delimiter,\n			 unsigned long long num)\n{\n"
