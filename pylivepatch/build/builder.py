@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.build import external, insn, layout, reach
+from pylivepatch.build import external, insn, layout, reach, tables
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiled, Compiler
 from pylivepatch.build.diff import Applied, Diff
@@ -176,7 +176,7 @@ class _Job:
                 for extractor in [Extractor(extract, item.unit.object, item.match, item.changes, item.patched, symbols)
                                   for item in compiled]:
                     extractor.run()
-                if not extract.replaced:
+                if not (extract.replaced or extract.callbacks):
                     raise BuildError("the diff changes no code that runs", kind="nothing",
                                      remedy="a patch replaces functions: comments and unused code need none")
             if output is not None:
@@ -237,7 +237,8 @@ class _Job:
                 if part is not None and part.is_global:
                     self._check_callers(name, unit.source, {one.source for one in touched})
         changes = compare(unit.source, orig, patched)
-        if not (changes.functions or changes.new_names(patched)):
+        declares = any(part.section.name.startswith(tables.CALLBACK) for part in patched.all)
+        if not (changes.functions or changes.new_names(patched) or declares):
             return None
         proof = match(unit.source, before.plain, symbols.image(unit.object))
         proof.prove()

@@ -61,6 +61,8 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
         sympos = f", .old_sympos = {item.sympos}" if item.sympos else ""
         objects[item.object].append(
             f"\t{{ .old_name = {quoted(item.name)}, .new_func = {item.symbol}{sympos} }},\n")
+    for name, _ in extract.callbacks:
+        objects[name]  # one that is only called for has no functions
     out = ["// SPDX-License-Identifier: GPL-2.0-only\n",
            "#include <linux/livepatch.h>\n#include <linux/module.h>\n#include <linux/utsname.h>\n",
            "" if about.foreign else "#include <klpctl/klpctl.h>\n",

@@ -27,7 +27,7 @@ class Case:
         name: Its name, which becomes the patch's.
         covers: What it shows.
         edits: The change; each element is a diff of its own.
-        funcs: What the patch must replace, and nothing else.
+        funcs: What the patch must replace, and nothing else; not said when there is none.
         check: A shell command, run in the guest.
         after: What it prints when the patch is enabled, and does not print otherwise.
         modules: Modules to load before the patch, with their parameters: systemd has dummy make no device.
@@ -37,6 +37,7 @@ class Case:
         foreign: Whether it is built as an ordinary livepatch module.
         replace: Whether it replaces all patches before it.
         sympos: Whether a function's name must not be unique.
+        called: Whether it replaces nothing, and has callbacks.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Case:
     foreign: bool = False
     replace: bool = False
     sympos: bool = False
+    called: bool = False
 
 
 @dataclass(frozen=True)
