@@ -11,6 +11,7 @@ does not tell which specialisation it is, so a changed one makes its callers cha
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -319,8 +320,8 @@ class _Comparison:
         """Compare the sets of types and functions by what their elements stand for."""
         old, new = (tables.ids(parts.object) for parts in (self.orig, self.patched))
         if old != new:
-            differing = [row for row in new if row not in old] or [row for row in old if row not in new] or new
-            name = differing[0][0].removeprefix("__BTF_ID__").strip("_")
+            before, after = next((a, b) for a, b in itertools.zip_longest(old, new) if a != b)
+            name = (after or before)[0].removeprefix("__BTF_ID__").strip("_")
             raise BuildError(
                 f"the diff changes a set of BTF ids of {self.source} ({name}), which the kernel has read when it "
                 "started", kind="registration", symbol=name, file=self.source,

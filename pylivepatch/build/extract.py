@@ -363,7 +363,7 @@ class Extractor:
 
     def _external(self, name: str) -> Symbol:
         """Return the symbol for what another source defines."""
-        for owner in (self.owner, VMLINUX, *sorted(self.running.needed())):
+        for owner in (self.owner, VMLINUX, *sorted(self.symbols.needed(self.owner))):
             if (owner, name) in self.into.new:
                 other, part = self.into.new[owner, name]
                 return other.take(part)

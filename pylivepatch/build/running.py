@@ -69,11 +69,6 @@ class Running:
         """Return which object has what another source defines."""
         return VMLINUX if self.symbols.ordinary(name) else self.symbols.find(self.owner, name, self.source).owner
 
-    def needed(self) -> set[str]:
-        """Return the modules that are there whenever this one is, since it takes symbols from them."""
-        exports = self.symbols.exports
-        return {exports[name].owner for name in self.match.image.imports.values() if name in exports}
-
     def _by_name(self, part: Part, user: Part) -> Livepatch | None:
         """Fall back on a name that only one symbol of the object has, and this source."""
         places = self.symbols.image(self.owner).symbols.addresses(part.name)

@@ -89,6 +89,17 @@ class Symbols:
             self._images[name] = self.open(name)
         return self._images[name]
 
+    def needed(self, name: str) -> set[str]:
+        """Return the modules that are there whenever the object *name* is: those it takes symbols from, and so on."""
+        found, pending = set[str](), [name]
+        while pending:
+            one = pending.pop()
+            owners = {self.exports[each].owner for each in self.image(one).imports.values()
+                      if each in self.exports} if one != VMLINUX else set()
+            pending += owners - found - {VMLINUX}
+            found |= owners - {VMLINUX}
+        return found
+
     def ordinary(self, name: str) -> bool:
         """Tell whether any module may refer to *name* without further ado."""
         export = self.exports.get(name)
@@ -131,6 +142,12 @@ class Symbols:
             image = self.image(owner)
             places = [place for place in image.symbols.addresses(name) if not image.symbols.is_static(name, place)]
             if len(places) == 1:
+                if owner not in (user, VMLINUX) and owner not in self.needed(user):
+                    raise BuildError(
+                        f"the changed code of {file} uses {name} of the module {owner}, and {user} runs without "
+                        f"{owner}: the patch would keep {user} from being loaded, or use what is gone",
+                        kind="dependency", symbol=name, file=file,
+                        remedy="ask for it while the code runs, with symbol_get(), and do without when it is not there")
                 return self._checked(user, image, name, places[0])
             if places:
                 raise BuildError(f"{owner} has {len(places)} global symbols called {name}", kind="ambiguous",

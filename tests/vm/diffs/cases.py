@@ -305,6 +305,12 @@ REFUSED = (
     Refused("compile", one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + "	plp_undefined(m);\n"), "compile", "", "plp_undefined"),
     Refused("unresolved", one(CMDLINE, CMDLINE_SHOW, "extern void plp_nowhere(void);\n" + CMDLINE_SHOW + "	plp_nowhere();\n"),
             "unresolved", "plp_nowhere", "plp_nowhere"),
+    Refused("other_module", one(DUMMY, "#include <linux/module.h>\n", "#include <linux/module.h>\n#include <net/mac80211.h>\n")
+            + one(DUMMY, DUMMY_STATS, DUMMY_STATS + "	stats->rx_packets = ieee80211_find_sta(NULL, NULL) != NULL;\n"),
+            "dependency", "ieee80211_find_sta", "dummy runs without mac80211"),
+    Refused("module_of_vmlinux", one(VERSION, VERSION_SHOW, "extern void *ieee80211_find_sta(void *, void *);\n" + VERSION_SHOW
+                                     + "	if (ieee80211_find_sta(NULL, NULL))\n		return 0;\n"),
+            "dependency", "ieee80211_find_sta", "vmlinux runs without mac80211"),
     Refused("btf_ids", one("kernel/bpf/bpf_lsm.c", "BTF_ID(func, bpf_lsm_file_open)\n", "BTF_ID(func, bpf_lsm_file_receive)\n"),
             "registration", "func__bpf_lsm_file_receive", "a set of BTF ids"),
     Refused("initcall", one(CMDLINE, "fs_initcall(proc_cmdline_init);", "fs_initcall(proc_cmdline_init);\nlate_initcall(proc_cmdline_init);"),
