@@ -90,6 +90,7 @@ class _Comparison:
                 self._paired_originals.remove(id(old))
             self._known.clear()
             self._compare_functions()
+        self._check_aliases()
         self._compare_data()
         self._compare_sections()
         self._compare_info()
@@ -192,6 +193,16 @@ class _Comparison:
         self.changes.added = [part for part in self.changes.added if not part.in_init]
         self.changes.removed = [old for old in self.orig.functions()
                                 if id(old) not in self._paired_originals and not old.is_clone and not old.is_cold]
+
+    def _check_aliases(self) -> None:
+        """Make sure that what others call by another name of a function is still that function."""
+        for old, new in self.changes.functions:
+            kept = {symbol.name for symbol in new.symbols}
+            for name in sorted(symbol.name for symbol in old.symbols if symbol.bind and symbol.name not in kept):
+                raise BuildError(
+                    f"{name}() is another name of {new.name}() in the running kernel, and with the diff it is not: who "
+                    f"calls it would get the new code of {new.name}()", kind="ambiguous", symbol=name,
+                    file=self.source, remedy=f"leave {name}() an alias, and change what calls it")
 
     def _goes_along(self, old: Part, new: Part) -> bool:
         """Tell whether a changed function cannot be replaced, and can be taken along by those that call it.

@@ -237,6 +237,18 @@ def test_a_static_local_that_another_function_has(tmp_path: Path, before: str, a
     assert caught.value.kind == "ambiguous"
 
 
+def test_an_alias_that_goes_its_own_way(tmp_path: Path) -> None:
+    """A function is not replaced under a name of which the diff makes another function."""
+    text = "int f(int a) { return a + 1; }\n"
+    alias, own = 'int g(int a) __attribute__((alias("f")));', "int g(int a) { return a + 1; }"
+    old, new, both = (Parts(compiled(tmp_path, each, name)) for each, name in (
+        (text + alias, "a"), (text.replace("1", "2") + own, "b"), (text.replace("1", "2") + alias, "c")))
+    with pytest.raises(BuildError, match="another name of") as caught:
+        compare("x.c", old, new)
+    assert caught.value.symbol in ("f", "g")
+    assert len(compare("x.c", old, both).functions) == 1
+
+
 TRACE = ("-pg", "-mfentry", "-mrecord-mcount")
 NOT_TRACED = """
 static __attribute__((noinline, no_instrument_function)) int body(int a) { %s return a; }
