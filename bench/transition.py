@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """How long a transition takes: with klpctl, without it, and the way shell tools do it.
 
-Runs as root in an idle guest: see bench/run. The peers come first, while klpctl is not
-loaded. Pauses of random length keep the measurements from falling into step with the
-livepatch core, which retries on whole seconds.
+Runs as root in an idle guest: see bench/run. The ways take turns, and klpctl is removed for
+those without it. Pauses of random length keep the measurements from falling into step with
+the livepatch core, which retries on whole seconds.
 
 Three times are taken of each transition. "switched" and "ended" are the kernel's own, from
 the start of the transition until its last task has switched, and until the livepatch core
@@ -110,32 +110,36 @@ class Bench:
         for clock in ("switched", "ended"):
             self.times[way, direction, clock].append(seen[clock] - seen["started"])
 
-    def peers(self) -> None:
-        """Measure what there is without klpctl."""
-        for _ in range(self.count):
-            self.measure(STOCK, "enable", stock_load)
-            self.measure(STOCK, "revert", stock_unload)
-            run("rmmod", FOREIGN.stem)
-            self.measure(SHELL, "enable", lambda: run("/bin/sh", "-c", SHELL_LOAD))
-            self.measure(SHELL, "revert", lambda: run("/bin/sh", "-c", SHELL_UNLOAD))
-            run("rmmod", FOREIGN.stem)
+    def all(self) -> None:
+        """Measure all ways in turn, so that whatever else the machine does meets them alike."""
+        for number in range(self.count):
+            run("modprobe", "-q", "-r", "klpctl")
+            self._peers()
+            run("modprobe", "klpctl")
+            with Core("klpctl") as core:
+                self._klpctl(core)
+            print(f"{number + 1} of {self.count}", file=sys.stderr, flush=True)
 
-    def klpctl(self) -> None:
-        """Measure what klpctl brings; the two settings take turns."""
-        with Core("klpctl") as core:
-            patch = core.load(PAYLOAD)
-            for _ in range(self.count):
-                for way in (KLPCTL, SLOW):
-                    FAST.write_text("1" if way is KLPCTL else "0")
-                    self.measure(way, "enable", patch.enable)
-                    self.measure(way, "revert", patch.revert)
-            patch.unload()
-            FAST.write_text("1")
-            for _ in range(self.count):
-                self.measure(KLPCTL_FOREIGN, "enable", lambda: load_foreign(core))
-                foreign = core.patch(FOREIGN.stem)
-                self.measure(KLPCTL_FOREIGN, "revert", foreign.revert)
-                foreign.unload()
+    def _peers(self) -> None:
+        self.measure(STOCK, "enable", stock_load)
+        self.measure(STOCK, "revert", stock_unload)
+        run("rmmod", FOREIGN.stem)
+        self.measure(SHELL, "enable", lambda: run("/bin/sh", "-c", SHELL_LOAD))
+        self.measure(SHELL, "revert", lambda: run("/bin/sh", "-c", SHELL_UNLOAD))
+        run("rmmod", FOREIGN.stem)
+
+    def _klpctl(self, core: Core) -> None:
+        patch = core.load(PAYLOAD)
+        for way in (KLPCTL, SLOW):
+            FAST.write_text("1" if way is KLPCTL else "0")
+            self.measure(way, "enable", patch.enable)
+            self.measure(way, "revert", patch.revert)
+        patch.unload()
+        FAST.write_text("1")
+        self.measure(KLPCTL_FOREIGN, "enable", lambda: load_foreign(core))
+        foreign = core.patch(FOREIGN.stem)
+        self.measure(KLPCTL_FOREIGN, "revert", foreign.revert)
+        foreign.unload()
 
 
 def run(*words: str | Path) -> None:
@@ -195,12 +199,9 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, help="fail if fast completion gains less")
     options = parser.parse_args()
 
-    run("modprobe", "-q", "-r", "klpctl")
     with Trace() as trace:
         bench = Bench(options.count, trace)
-        bench.peers()
-        run("modprobe", "klpctl")
-        bench.klpctl()
+        bench.all()
 
     print(f"\nLinux {platform.release()}, {os.cpu_count()} CPUs, medians of {options.count}\n")
     for direction in ("enable", "revert"):
