@@ -152,32 +152,31 @@ static bool has_started(const struct klpctl_patch *patch)
 	return patch->next != patch->state && patch->next != KLPCTL_STATE_REPLACED;
 }
 
-/* Tell what must have been between @state and @next. */
-static void tell_change(struct klpctl_patch *patch)
+/* Tell of a transition what must have been between @state and @next. */
+static void tell_transition(struct klpctl_patch *patch)
 {
-	enum klpctl_state last = patch->state, next = patch->next;
-	bool patched = leads_to_patched(next);
+	enum klpctl_state last = patch->state;
+	bool patched = leads_to_patched(patch->next);
 
 	if (klpctl_in_transition(last))
 		tell_force(patch);
 	if (has_started(patch))
 		tell_start(patch, patched, klpctl_in_transition(last));
-	if (klpctl_in_transition(next)) {
+	if (klpctl_in_transition(patch->next)) {
 		tell_force(patch);
-		return;
-	}
-
-	if (klpctl_in_transition(patch->state)) {
+	} else if (klpctl_in_transition(patch->state)) {
 		patch->state = patched ? KLPCTL_STATE_ENABLED : KLPCTL_STATE_DISABLED;
 		if (!patched || patch->window.deadline)
 			patch->window = (struct klpctl_window){ };
 		send_event(patch, KLPCTL_ACTION_COMPLETED, date(klpctl_watch_ended()), patched);
 	}
-	if (next == KLPCTL_STATE_REPLACED && last != next) {
-		patch->state = next;
-		patch->window = (struct klpctl_window){ };
-		send_event(patch, KLPCTL_ACTION_REPLACED, date(klpctl_watch_ended()), false);
-	}
+}
+
+static void tell_replaced(struct klpctl_patch *patch)
+{
+	patch->state = KLPCTL_STATE_REPLACED;
+	patch->window = (struct klpctl_window){ };
+	send_event(patch, KLPCTL_ACTION_REPLACED, date(klpctl_watch_ended()), false);
 }
 
 /* ---- looking ---- */
@@ -259,7 +258,6 @@ static bool update(void)
 	unsigned int counted, started = 0;
 	struct klpctl_patch *patch;
 	bool whole, sure;
-	int pass;
 
 	whole = klpctl_core_trylock();
 	sure = whole && adopt();
@@ -285,12 +283,21 @@ static bool update(void)
 		patch->announced = true;
 		klpctl_registry_tell(patch, KLPCTL_ACTION_REGISTERED, ktime_get_ns());
 	}
-	/* One transition at a time: what has ended, what that has replaced, what has begun. */
-	for (pass = 0; pass < 3; pass++)
-		list_for_each_entry(patch, &patches, node)
-			if (pass == (klpctl_in_transition(patch->next) ? 2 :
-				     klpctl_in_transition(patch->state) ? 0 : 1))
-				tell_change(patch);
+	/*
+	 * One transition at a time: what has ended, what has come and gone, whom those have
+	 * replaced, what has begun. Who has been told of has nothing left to tell.
+	 */
+	list_for_each_entry(patch, &patches, node)
+		if (klpctl_in_transition(patch->state) && !klpctl_in_transition(patch->next))
+			tell_transition(patch);
+	list_for_each_entry(patch, &patches, node)
+		if (!klpctl_in_transition(patch->next))
+			tell_transition(patch);
+	list_for_each_entry(patch, &patches, node)
+		if (patch->next == KLPCTL_STATE_REPLACED && patch->state != patch->next)
+			tell_replaced(patch);
+	list_for_each_entry(patch, &patches, node)
+		tell_transition(patch);
 	if (sure) {
 		starts = counted;
 		starts_told = 0;

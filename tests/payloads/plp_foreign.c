@@ -34,6 +34,9 @@ static struct klp_patch patch = {
 	.objs = objs,
 };
 
+module_param_named(replace, patch.replace, bool, 0444);
+MODULE_PARM_DESC(replace, "replace all patches");
+
 static int __init foreign_init(void)
 {
 	return klp_enable_patch(&patch);

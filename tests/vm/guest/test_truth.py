@@ -135,6 +135,25 @@ def test_a_whole_transition_that_no_probe_saw(core: Core, payload: Payload, kpro
     assert patch.state is PatchState.DISABLED
 
 
+def test_a_replacement_that_no_probe_saw(core: Core, payload: Payload, kprobes: Path) -> None:
+    """Of all that happened between two looks the order is told as it must have been."""
+    core.load(payload("plp_cmdline")).enable()
+    with core.monitor() as monitor:
+        kprobes.write_text("0")
+        subprocess.run(["insmod", payload("plp_foreign"), "replace=1"], check=True)
+        until(lambda: Path("/sys/kernel/livepatch/plp_foreign/transition").read_text() == "0\n")
+        until(lambda: not Path("/sys/kernel/livepatch/plp_cmdline").exists())
+        kprobes.write_text("1")
+        assert core["plp_cmdline"].state is PatchState.REPLACED
+        events = [monitor.read(timeout=20) for _ in range(4)]
+    assert [event and (event.name, event.action) for event in events] == [
+        ("plp_foreign", Action.REGISTERED),
+        ("plp_foreign", Action.STARTED),
+        ("plp_foreign", Action.COMPLETED),
+        ("plp_cmdline", Action.REPLACED),
+    ]
+
+
 def test_what_is_not_confirmed_goes_though_no_event_is_seen(core: Core, payload: Payload, kprobes: Path) -> None:
     """A patch whose window ends is reverted while all kprobes are disarmed."""
     patch = core.load(payload("plp_cmdline"))
