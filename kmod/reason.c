@@ -6,7 +6,7 @@
  * hardly anybody reads. A return probe keeps it. The function runs with the task's
  * pi_lock and perhaps its run queue's lock held, so the handlers write to tables of
  * fixed size and do nothing else. Each pass of the core tries all tasks that are
- * pending: a reason that another task has taken the place of is there again a pass later.
+ * pending; where there are too many of them some have the reason "unknown".
  *
  * Never under the task that is being checked: the probe's return address is then on
  * the stack that is walked, and not each architecture calls such a stack reliable.
@@ -23,9 +23,10 @@
 #include "reason.h"
 
 #define TASK_BITS	12
-#define FUNC_BITS	6
+#define NEIGHBOURS	8	/* places looked at for one task */
+#define FUNCS		64
 
-/* Where a task is by its address, and the name of a function by the core's string. */
+/* Of a task, by its address; the function by the core's string. */
 struct entry {
 	const struct task_struct *task;	/* only compared */
 	const char *func;		/* only compared */
@@ -43,8 +44,9 @@ struct name {
 /* Protects what follows; innermost of all locks, taken with interrupts off. */
 static DEFINE_RAW_SPINLOCK(lock);
 static struct entry entries[1 << TASK_BITS];
-static struct name names[1 << FUNC_BITS];
+static struct name names[FUNCS];
 static unsigned int transition = 1;
+static unsigned int evicted;
 
 /* Idle tasks are in no list that a module can walk. They are never freed. */
 static DEFINE_PER_CPU(struct task_struct *, idle);
@@ -62,13 +64,46 @@ static void copy_name(char *text, const char *from, size_t size)
 	text[i] = '\0';
 }
 
+/* Where a task is, or may be put: in place of another when there is no room. */
+static struct entry *find_entry(const struct task_struct *task, bool make)
+{
+	unsigned int start = hash_ptr(task, TASK_BITS), i;
+	struct entry *entry, *room = NULL;
+
+	for (i = 0; i < NEIGHBOURS; i++) {
+		entry = &entries[(start + i) % ARRAY_SIZE(entries)];
+		if (entry->transition != transition)
+			room = room ?: entry;
+		else if (entry->task == task && entry->pid == task->pid)
+			return entry;
+	}
+	if (!make)
+		return NULL;
+	return room ?: &entries[(start + evicted++ % NEIGHBOURS) % ARRAY_SIZE(entries)];
+}
+
+/* The name of a function, or where it may be put; NULL when there is no room. */
+static struct name *find_name(const char *func)
+{
+	struct name *name, *room = NULL;
+
+	for (name = names; name < names + FUNCS; name++) {
+		if (name->transition != transition)
+			room = room ?: name;
+		else if (name->func == func)
+			return name;
+	}
+	return room;
+}
+
 static void record_reason(const struct task_struct *task, int error, const char *func)
 {
-	struct entry *entry = &entries[hash_ptr(task, TASK_BITS)];
-	struct name *name = &names[hash_ptr(func, FUNC_BITS)];
+	struct entry *entry;
+	struct name *name;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&lock, flags);
+	entry = find_entry(task, true);
 	*entry = (struct entry){
 		.task = task,
 		.func = func,
@@ -79,7 +114,8 @@ static void record_reason(const struct task_struct *task, int error, const char 
 			  error == -EADDRINUSE ? KLPCTL_REASON_SLEEPING :
 			  KLPCTL_REASON_UNKNOWN,
 	};
-	if (func && (name->func != func || name->transition != transition)) {
+	name = func ? find_name(func) : NULL;
+	if (name && name->transition != transition) {
 		name->func = func;
 		name->transition = transition;
 		copy_name(name->text, func, sizeof(name->text));
@@ -108,10 +144,11 @@ static int return_handler(struct kretprobe_instance *instance, struct pt_regs *r
 
 	if (!error)
 		return 0;
+	record_reason(call->task, error, error == -EADDRINUSE ? *call->func : NULL);
 	/* Not is_idle_task(): a task that injects idle time passes for one. */
 	if (!call->task->pid)
-		WRITE_ONCE(per_cpu(idle, task_cpu(call->task)), call->task);
-	record_reason(call->task, error, error == -EADDRINUSE ? *call->func : NULL);
+		/* Listed from now on, with its reason: pairs with klpctl_reason_idle_task(). */
+		smp_store_release(&per_cpu(idle, task_cpu(call->task)), call->task);
 	return 0;
 }
 
@@ -168,17 +205,20 @@ void klpctl_reason_reset(void)
  */
 enum klpctl_reason klpctl_reason_get(const struct task_struct *task, char *func, size_t size)
 {
-	const struct entry *entry = &entries[hash_ptr(task, TASK_BITS)];
 	enum klpctl_reason reason = KLPCTL_REASON_UNKNOWN;
+	const struct entry *entry;
 	const struct name *name;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&lock, flags);
-	if (entry->task == task && entry->pid == task->pid && entry->transition == transition) {
+	entry = find_entry(task, false);
+	if (entry) {
 		reason = entry->reason;
-		name = &names[hash_ptr(entry->func, FUNC_BITS)];
-		if (func && reason == KLPCTL_REASON_SLEEPING)
-			strscpy(func, name->func == entry->func ? name->text : "?", size);
+		if (func && reason == KLPCTL_REASON_SLEEPING) {
+			name = find_name(entry->func);
+			strscpy(func, name && name->transition == transition ? name->text : "?",
+				size);
+		}
 	}
 	raw_spin_unlock_irqrestore(&lock, flags);
 	return reason;
@@ -187,5 +227,6 @@ enum klpctl_reason klpctl_reason_get(const struct task_struct *task, char *func,
 /* The idle task of a CPU, once it has held a transition up; or NULL. */
 struct task_struct *klpctl_reason_idle_task(unsigned int cpu)
 {
-	return READ_ONCE(per_cpu(idle, cpu));
+	/* Pairs with return_handler(). */
+	return smp_load_acquire(&per_cpu(idle, cpu));
 }

@@ -9,9 +9,10 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from conftest import KernelLog, Sleeper, parameter, until
+from conftest import KernelLog, parameter, until
 from rawnetlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -34,7 +35,7 @@ A_NAME, A_OPTIONS = K["KLPCTL_A_NAME"], K["KLPCTL_A_OPTIONS"]
 GET, TASKS, FEATURES = K["KLPCTL_CMD_PATCH_GET"], K["KLPCTL_CMD_TASK_GET"], K["KLPCTL_CMD_FEATURES_GET"]
 NAME = string(A_NAME, "plp_cmdline")
 STACK = struct.pack("=I", K["KLPCTL_TASK_STACK"])
-SLEEPERS = 40
+SLEEPERS = 500
 MESSAGES = 2000
 
 
@@ -166,10 +167,14 @@ def test_dumps_take_nothing_and_commands_are_known(core: Core, payload: Payload,
 
 
 def test_a_dump_of_many_tasks_agrees_with_the_counts(
-    core: Core, payload: Payload, client: Client, sleeper: Callable[..., Sleeper]
+    core: Core, payload: Payload, client: Client, target: str
 ) -> None:
-    """The dump lists all pending threads in as many messages as it takes, and total and done say the same."""
-    held = [sleeper() for _ in range(SLEEPERS)]
+    """The dump lists all pending threads, each with its reason, and total and done say the same."""
+    parameter(target, "hold", "Y")
+    held = [Thread(target=lambda: Path("/proc/plp_target").write_text("x"), daemon=True) for _ in range(SLEEPERS)]
+    for each in held:
+        each.start()
+    until(lambda: int(parameter(target, "sleepers")) == SLEEPERS)
     core.load(payload("plp_hold")).enable(wait=False)
     kind = K["KLPCTL_A_TASK"]
 
@@ -185,12 +190,16 @@ def test_a_dump_of_many_tasks_agrees_with_the_counts(
         messages = client.ask(TASKS, flags, NLM_F_DUMP)
         assert {message.text(A_NAME) for message in messages} == {"plp_hold"}
         tasks = [message.nest(kind) for message in messages]
-        pids = [int.from_bytes(task[K["KLPCTL_A_TASK_PID"]], "little") for task in tasks]
-        assert sorted(pids) == sorted(each.process.pid for each in held)
+        tids = [int.from_bytes(task[K["KLPCTL_A_TASK_TID"]], "little") for task in tasks]
+        assert sorted(tids) == sorted(each.native_id or 0 for each in held)
+        assert {int.from_bytes(task[K["KLPCTL_A_TASK_PID"]], "little") for task in tasks} == {os.getpid()}
         assert {task[K["KLPCTL_A_TASK_FUNC"]] for task in tasks} == {b"plp_target_hold\0"}
         assert {b"plp_target_hold+" in task.get(K["KLPCTL_A_TASK_STACK"], b"") for task in tasks} == {bool(flags)}
     core["plp_hold"].revert(wait=False)
     until(lambda: client.ask(TASKS, flags=NLM_F_DUMP) == [])
+    parameter(target, "hold", "N")
+    for each in held:
+        each.join(60)
 
 
 def test_random_messages_change_nothing(core: Core, payload: Payload, client: Client, log: KernelLog) -> None:
