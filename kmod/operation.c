@@ -15,6 +15,7 @@
 #include <linux/math64.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/workqueue.h>
@@ -245,6 +246,12 @@ static struct klpctl_patch *get_patch(const char *name, struct klpctl_patch *sna
 	return patch;
 }
 
+/* Had the transition ended already that was to be reversed? Then look again. */
+static bool has_ended(int ret, const struct klpctl_patch *snapshot)
+{
+	return ret == -EINVAL && klpctl_in_transition(snapshot->state) && !signal_pending(current);
+}
+
 static void schedule_expiry(u64 delay_ns)
 {
 	mod_delayed_work(queue, &expire_work, nsecs_to_jiffies(delay_ns) + 1);
@@ -273,6 +280,7 @@ int klpctl_operation_enable(const char *name, u32 window_ms, bool deadline,
 	if (mutex_lock_interruptible(&operation))
 		return -EINTR;
 	start = ktime_get_ns();
+again:
 	patch = get_patch(name, &snapshot, why);
 	if (!patch) {
 		ret = -ENOENT;
@@ -287,6 +295,8 @@ int klpctl_operation_enable(const char *name, u32 window_ms, bool deadline,
 	} else {
 		ret = enable_registered(patch, why);
 	}
+	if (has_ended(ret, &snapshot))
+		goto again;
 	klpctl_registry_lock();
 	patch = ret ? NULL : klpctl_registry_find(name);
 	if (patch) {
@@ -315,6 +325,7 @@ static int revert(const char *name, bool only_expired, const char **why)
 
 	if (mutex_lock_interruptible(&operation))
 		return -EINTR;
+again:
 	if (!get_patch(name, &snapshot, why)) {
 		ret = -ENOENT;
 	} else if (!klpctl_is_enabled(snapshot.state) ||
@@ -324,6 +335,8 @@ static int revert(const char *name, bool only_expired, const char **why)
 	} else {
 		ret = store(name, "enabled", false, why);
 	}
+	if (has_ended(ret, &snapshot))
+		goto again;
 	/* What has begun is told before anything else can be done. */
 	klpctl_registry_lock();
 	klpctl_registry_unlock();
