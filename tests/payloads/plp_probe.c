@@ -10,9 +10,19 @@ static bool post;
 module_param(post, bool, 0444);
 MODULE_PARM_DESC(post, "have a post-handler");
 
+static bool skip;
+module_param(skip, bool, 0444);
+MODULE_PARM_DESC(skip, "let the function, which returns nothing, do nothing; needs post");
+
+static void nothing(void)
+{
+}
+
 static int before(struct kprobe *probe, struct pt_regs *regs)
 {
-	return 0;
+	if (skip)
+		instruction_pointer_set(regs, (unsigned long)nothing);
+	return skip;
 }
 
 static void after(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
