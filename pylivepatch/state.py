@@ -86,7 +86,7 @@ class Func:
     Attributes:
         name: The function's name.
         sympos: Its position among functions of the same name in its object, from
-            1; 0 when the name is unique. For an ordinary live patch module, and without
+            1; 0 when the name is unique. For a standalone patch, and without
             klpctl, 1 stands for both: sysfs does not tell them apart.
     """
 
