@@ -11,10 +11,12 @@ TOP = Path(__file__).parents[2]
 
 
 def test_one_version() -> None:
-    """The Python package, klpctl for DKMS and the Debian packages have one version."""
+    """The Python package, klpctl for DKMS, and the packages of Debian and RPM have one version."""
     version = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
     dkms = re.search(r'^PACKAGE_VERSION="(.*)"$', (TOP / "kmod/dkms.conf").read_text(), re.MULTILINE)
+    rpm = re.search(r"^Version: +(.*)$", (TOP / "rpm/pylivepatch.spec").read_text(), re.MULTILINE)
     debian = re.match(r"pylivepatch \((.*?)\) ", (TOP / "debian/changelog").read_text())
     assert dkms is not None
+    assert rpm is not None
     assert debian is not None
-    assert dkms[1] == debian[1] == version
+    assert dkms[1] == rpm[1] == debian[1] == version
