@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from pylivepatch.state import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pylivepatch.module.verdict import Verdict
 
 _UNKNOWN = "not known"
 
@@ -73,6 +76,7 @@ def info_data(found: PatchInfo) -> dict[str, object]:
             {"name": each.name, "type": each.type, "description": each.description} for each in found.parameters
         ],
         "diff": found.diff,
+        "proof": dataclasses.asdict(found.proof) if found.proof else None,
     }
 
 
@@ -98,7 +102,18 @@ def _lines(found: PatchInfo) -> Iterator[str]:
         yield _line("parameter", f"{text}: {each.description}" if each.description else text)
     if found.diff is not None:
         yield _line("diff", f"{found.diff.count(chr(10))} lines; --diff prints them")
+    if found.proof is not None:
+        yield from proof_lines(found.proof)
     yield from _functions(found)
+
+
+def proof_lines(proof: Verdict) -> Iterator[str]:
+    """Say what was proved of a module."""
+    if proof.functions:
+        yield _line("proved", f"{proof.functions} functions and {proof.references} references, against the source")
+    yield from (_line("against", f"{name} {build_id or 'without a build id'}") for name, build_id in
+                sorted(proof.build_ids.items(), key=lambda item: (item[0] != "vmlinux", item)))
+    yield from (_line("not proved", text) for text in proof.unproved)
 
 
 def _functions(found: PatchInfo) -> Iterator[str]:

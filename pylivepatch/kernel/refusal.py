@@ -191,8 +191,12 @@ _SYMBOL = (
 )
 
 
+# As the patch itself says it, before it replaces anything.
+_ANOTHER_BUILD = re.compile(r": made for another build of (?:the module (\S+)|this kernel): ")
+
+
 def explain(error: PatchRejectedError, log: list[str]) -> PatchRejectedError:
-    """Add the kernel's log to a refusal; name the function if the log names one.
+    """Add the kernel's log to a refusal; name the function, or the module, if the log names one.
 
     Args:
         error: The refusal.
@@ -203,6 +207,19 @@ def explain(error: PatchRejectedError, log: list[str]) -> PatchRejectedError:
     """
     error.log = tuple(log)
     for line in log:
+        if found := _ANOTHER_BUILD.search(line):
+            what = f"the module {found[1]}" if found[1] else "the kernel"
+            why = f"{what} that is here is not the build that the patch was proved against"
+            better = PatchRejectedError(
+                f"{error.message.partition(':')[0]}: {why}",
+                errno=error.errno or errno.ENOEXEC,
+                filename=error.filename if isinstance(error.filename, str) else None,
+                extack=error.extack,
+                after=error.after,
+                remedy=f"build the patch against {'that module' if found[1] else 'that kernel'}",
+            )
+            better.log = (line,)
+            return better
         for pattern, why in _SYMBOL:
             if found := pattern.search(line):
                 better = SymbolError(

@@ -14,6 +14,7 @@ from pylivepatch.errors import BadDataError, LivepatchError
 from pylivepatch.kernel.sysfs import enabled_order
 from pylivepatch.module import ModuleFile
 from pylivepatch.module.declared import UnreadableError, declared
+from pylivepatch.module.verdict import SECTION, Verdict
 
 if TYPE_CHECKING:
     import os
@@ -78,6 +79,7 @@ class PatchInfo:
             nothing; otherwise it is enabled by being loaded.
         cves: What it fixes, as the patch itself says; None when that is not known.
         diff: The source diff that it was built from; None when it carries none.
+        proof: What was proved of its module, as the module itself says; None when it carries nothing of that.
         status: Where it stands in the kernel; None for a file alone.
         stack: For an enabled patch, each of its functions with the other patches
             that replace it; None when their order is not known.
@@ -91,6 +93,7 @@ class PatchInfo:
     registered: bool
     cves: tuple[str, ...] | None
     diff: str | None
+    proof: Verdict | None = None
     status: PatchStatus | None = None
     stack: tuple[Stacked, ...] | None = None
 
@@ -116,6 +119,8 @@ class PatchInfo:
                 why = str(error)
             diff = image.content(_DIFF)
             text = unpacked(diff).decode(errors="replace") if diff else None
+            proof = image.content(SECTION)
+            verdict = Verdict.unpack(proof) if proof else None
         return cls(
             name=file.name,
             file=file,
@@ -125,6 +130,7 @@ class PatchInfo:
             registered=file.payload,
             cves=cve_names(" ".join(file.values("cve"))),
             diff=text,
+            proof=verdict,
         )
 
     @property
@@ -191,6 +197,7 @@ def loaded(status: PatchStatus, others: list[PatchStatus], root: Path, release: 
         registered=status.registered,
         cves=known,
         diff=base.diff if base else None,
+        proof=base.proof if base else None,
         status=status,
         stack=_stack(status, others, order),
     )

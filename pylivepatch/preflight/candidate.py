@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pylivepatch.elf.file import Image, damage
 from pylivepatch.module import ModuleFile
 from pylivepatch.module.declared import Declared, UnreadableError, declared
+from pylivepatch.module.verdict import SECTION, Verdict
 from pylivepatch.preflight import Finding, Severity, Stage
 from pylivepatch.state import PatchState
 
@@ -42,6 +43,13 @@ class Candidate:
     def file(self) -> ModuleFile:
         """What the file says about itself."""
         return ModuleFile.of(self.image)
+
+    @functools.cached_property
+    def proof(self) -> Verdict | None:
+        """What was proved of it, as the file says; None when it does not."""
+        content = self.image.content(SECTION)
+        with damage(self.image.path):
+            return Verdict.unpack(content) if content else None
 
     @property
     def name(self) -> str:

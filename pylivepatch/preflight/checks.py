@@ -20,7 +20,7 @@ from pylivepatch.errors import (
     UnsupportedError,
 )
 from pylivepatch.module import mismatches
-from pylivepatch.preflight import Finding, Severity, Stage, functions, symbols
+from pylivepatch.preflight import Finding, Severity, Stage, builds, functions, symbols
 from pylivepatch.preflight.candidate import Candidate, fatal, unchecked, warning
 from pylivepatch.state import PatchState
 
@@ -37,6 +37,7 @@ _RAISED: dict[str, tuple[type[KernelError], int]] = {
     "applied": (AlreadyError, errno.EEXIST),
     "transition": (TransitionBusyError, errno.EBUSY),
     "owner": (PatchRejectedError, errno.EBUSY),
+    "build": (PatchRejectedError, errno.ENOEXEC),
     "signature": (PatchRejectedError, errno.EKEYREJECTED),
     "lockdown": (AccessError, errno.EPERM),
     "modules-disabled": (AccessError, errno.EPERM),
@@ -128,6 +129,7 @@ def _system(candidate: Candidate) -> Iterator[Finding]:
         )
     yield from _signature(candidate)
     yield from _depends(candidate)
+    yield from builds.kernel(candidate)
     if candidate.file.payload and candidate.backend != "klpctl":
         yield fatal(
             "klpctl", "klpctl", "it registers with klpctl, which is not used", "install klpctl and load it as root"
@@ -174,6 +176,7 @@ def _depends(candidate: Candidate) -> Iterator[Finding]:
 
 def _patch(candidate: Candidate) -> Iterator[Finding]:
     yield from _loaded(candidate)
+    yield from builds.modules(candidate)
     running = next((status for status in candidate.patches if status.progress), None)
     if running is not None:
         yield fatal(

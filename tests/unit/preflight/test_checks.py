@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pylivepatch import AccessError, Core, Finding, LivepatchError, PatchRejectedError, PatchStateError, Severity
+from pylivepatch.module.verdict import SECTION, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,3 +142,26 @@ def test_load_refuses_in_the_same_words(
         core.load(patch)
     assert finding.message in str(info.value)
     assert info.value.remedy == finding.remedy
+
+
+def test_another_build(enabling: Path, patch: Path) -> None:
+    """Build ids tell builds of one name apart: that of the kernel, and those of modules that are patched."""
+    verdict = Verdict(RELEASE, {"vmlinux": "11" * 20, "plp_target": "22" * 20})
+    path = patch.with_name("plp_proved.ko")
+    content = patch.with_name("verdict")
+    content.write_bytes(verdict.pack())
+    subprocess.run(["objcopy", "--add-section", f"{SECTION}={content}", patch, path], check=True)
+    (enabling / "sys/kernel/notes").write_bytes(_note("11" * 20))
+    assert ("build", "vmlinux") not in findings(enabling, path)
+    (enabling / "sys/kernel/notes").write_bytes(_note("33" * 20))
+    assert ("build", "vmlinux") not in findings(enabling, patch), "nothing is known of it"
+    found = findings(enabling, path)["build", "vmlinux"]
+    assert found.severity is Severity.FATAL
+    assert "11" * 20 in found.message
+    assert "33" * 20 in found.message
+    with Core(root=enabling) as core, pytest.raises(LivepatchError, match="another build of this kernel"):
+        core.load(path)
+
+
+def _note(build_id: str) -> bytes:
+    return struct.pack("<III4s", 4, len(build_id) // 2, 3, b"GNU\0") + bytes.fromhex(build_id)
