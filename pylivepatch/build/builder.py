@@ -15,15 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.build import external, insn, layout, reach, tables
+from pylivepatch.build import evidence, external, insn, layout, reach, tables
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.compiler import Compiled, Compiler
 from pylivepatch.build.diff import Applied, Diff
+from pylivepatch.build.elf import Object
 from pylivepatch.build.external import External, ExternalTree
 from pylivepatch.build.extract import Extract, Extractor
 from pylivepatch.build.glue import About, module_name
 from pylivepatch.build.image import VMLINUX, Image
-from pylivepatch.build.link import link
+from pylivepatch.build.link import link, note, write
 from pylivepatch.build.parts import Parts
 from pylivepatch.build.result import BuildResult, BuiltFunc
 from pylivepatch.build.runpre import Match, match
@@ -33,8 +34,12 @@ from pylivepatch.build.symbols import Symbols, exports
 from pylivepatch.build.target import Target
 from pylivepatch.build.tree import Tree, prepare
 from pylivepatch.build.units import Unit, units
+from pylivepatch.build.verify import Checker
+from pylivepatch.elf.file import unpacked
 from pylivepatch.errors import BadDataError, BuildError, MismatchError
 from pylivepatch.lab.sandbox import LimitError
+from pylivepatch.module.info import PatchInfo
+from pylivepatch.module.verdict import SECTION, Verdict
 
 _OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
 """What a build fails with when the prepared source is not what it was."""
@@ -123,6 +128,47 @@ def build(
         return job().run(None if dry_run else output, explain=explain)
 
 
+def prove(
+    file: Path, *, target: Target, module_source: Path | None = None, module_files: Sequence[Path] = (),
+    module_make: Sequence[str] = (), say: Callable[[str], None] = lambda _: None,
+    use: Callable[[Checker], Verdict] | None = None,
+) -> Verdict:
+    """Prove a module's file: that it is what the diff that it carries makes of the source of the kernel that runs.
+
+    Everything is compiled anew; nothing that the file says about itself is believed.
+
+    Args:
+        file: The module.
+        target: The kernel that it is for.
+        module_source: As for `build`, for a patch of modules that are not of the kernel's own tree.
+        module_files: The same.
+        module_make: The same.
+        say: Called with a line of text at the beginning of each step.
+        use: Asks the checker instead, which is gone when this returns: about more than one file.
+
+    Raises:
+        BuildError: The module carries no diff, or that cannot become a patch of this kernel.
+        MismatchError: The source, as it is compiled here, is not the code that runs.
+        BadDataError: It is no module.
+        OSError: The module cannot be read.
+    """
+    info = PatchInfo.open(file)
+    if not info.diff:
+        raise BuildError(f"{file} carries no diff: nothing says what its code should be", kind="proof",
+                         remedy="build it with pylivepatch build")
+    about = About(info.name, info.description, info.cves or (), bool(info.replace), not info.registered, info.diff)
+    modules = External(module_source, tuple(module_files), tuple(module_make)) if module_source else None
+    with tempfile.TemporaryDirectory(prefix="pylivepatch-check-") as folder:
+        diff = Path(folder) / f"{info.name}.diff"
+        diff.write_text(info.diff, errors="surrogateescape")
+        given = Diff.read([diff])
+    content = unpacked(file.read_bytes())
+    result = _Job(given, 0, about, target, modules, True, say).run(
+        None, use=use or (lambda checker: checker.prove(content)))
+    assert result.verdict is not None
+    return result.verdict
+
+
 @dataclass(slots=True)
 class _Compared:
     unit: Unit
@@ -151,7 +197,10 @@ class _Job:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
-    def run(self, output: Path | None, *, explain: bool) -> BuildResult:
+    def run(
+        self, output: Path | None, *, explain: bool = False, use: Callable[[Checker], Verdict] | None = None,
+    ) -> BuildResult:
+        """Build, and write the module to *output*; with *use* have that ask the checker about another module."""
         of = self.modules.source if self.modules else self.target.release
         with self._step("prepare", f"preparing the source of {of}"):
             tree = self.tree = (
@@ -170,7 +219,7 @@ class _Job:
             with self._step("compile", f"compiling {_listed(touched)} as the kernel's own build does"):
                 compiler.as_built(touched)  # makes headers, too, which the shadow has to have
                 shadow = make_shadow(tree, work / "shadow", self.diff.files, touched)
-            compiled = self._compiled(compiler, touched, shadow, work, symbols)
+            pairs, compiled = self._compiled(compiler, touched, shadow, work, symbols)
             with self._step("extract", "taking out what changed"):
                 extract = Extract()
                 for extractor in [Extractor(extract, item.unit.object, item.match, item.changes, item.patched, symbols)
@@ -179,20 +228,33 @@ class _Job:
                 if not (extract.replaced or extract.callbacks):
                     raise BuildError("the diff changes no code that runs", kind="nothing",
                                      remedy="a patch replaces functions: comments and unused code need none")
-            if output is not None:
+            verdict = None
+            if output is not None or use is not None:
+                klpctl = None if self.about.foreign else self.target.klpctl()
                 with self._step("link", f"linking {self.about.name}"):
                     (work / "module").mkdir()
-                    link(extract, self.about, self.target, work / "module", output, symbols=symbols,
-                         objtool=compiler.objtool(compiled[0].unit),
-                         klpctl=None if self.about.foreign else self.target.klpctl(),
-                         box=tree.sandbox(work / "module"))
-            return self._result(compiled, extract, output, explain=explain)
+                    module = link(extract, self.about, self.target, work / "module", symbols=symbols,
+                                  objtool=compiler.objtool(compiled[0].unit), klpctl=klpctl,
+                                  box=tree.sandbox(work / "module"))
+                with self._step("verify", "proving the finished module"):
+                    (work / "verify").mkdir()
+                    box = tree.sandbox(work / "verify").seeing(work / "module", *([klpctl] if klpctl else []))
+                    checker = Checker(evidence.gather(
+                        pairs, work / "module", work / "verify", target=self.target, symbols=symbols,
+                        symvers=tree.symvers, box=box))
+                    verdict = _proved(module, checker) if use is None else use(checker)
+                if output is not None:
+                    write(module, output)
+            return self._result(compiled, extract, output, verdict, explain=explain)
 
     def _compiled(
         self, compiler: Compiler, touched: list[Unit], shadow: Path, work: Path, symbols: Symbols,
-    ) -> list[_Compared]:
-        """Compile the sources and compare them, some at a time: of thousands that a header concerns, few change."""
-        found = []
+    ) -> tuple[list[tuple[Compiled, Compiled]], list[_Compared]]:
+        """Compile the sources and compare them, some at a time: of thousands that a header concerns, few change.
+
+        Those are forgotten of which the compiler made the same.
+        """
+        kept, found = [], []
         for start in range(0, len(touched), _BATCH):
             some = touched[start:start + _BATCH]
             more = f", {len(touched) - start} of {len(touched)} left" if len(touched) > _BATCH else ""
@@ -200,11 +262,14 @@ class _Job:
                 pairs = self._compile(compiler, some, shadow, work)
             with self._step("compare", "comparing with the code that runs, and with the patched code"):
                 for orig, patched in pairs:
-                    if item := self._compare(orig, patched, symbols, touched):
+                    item = self._compare(orig, patched, symbols, touched)
+                    if item is not None:
                         found.append(item)
+                    if item is not None or orig.text.read_bytes() != patched.text.read_bytes():
+                        kept.append((orig, patched))
                     else:
                         shutil.rmtree(patched.folder)
-        return found
+        return kept, found
 
     def _compile(
         self, compiler: Compiler, touched: list[Unit], shadow: Path, work: Path,
@@ -273,7 +338,8 @@ class _Job:
         return Image.module(name, found)
 
     def _result(
-        self, compiled: list[_Compared], extract: Extract, output: Path | None, *, explain: bool,
+        self, compiled: list[_Compared], extract: Extract, output: Path | None, verdict: Verdict | None, *,
+        explain: bool,
     ) -> BuildResult:
         parts = {item.unit.source: item for item in compiled}
         functions = []
@@ -284,13 +350,31 @@ class _Job:
                 if pair:
                     words = _words(pair[0].data, pair[1].data, item.first_change)
             functions.append(BuiltFunc(item.object, item.name, item.sympos, item.source, item.first_change, *words))
-        told = [*(note for item in compiled for note in item.changes.notes), *extract.notes]
+        told = [*(note for item in compiled for note in item.changes.notes), *extract.notes,
+                *(verdict.notes if verdict else ())]
         return BuildResult(
             name=self.about.name, path=output, release=self.target.release, functions=tuple(functions),
             added=tuple(extract.added), proved=sum(len(item.match.matched) for item in compiled),
             replace=self.about.replace, foreign=self.about.foreign,
             units=tuple(item.unit.source for item in compiled),
-            notes=(*self.notes, *dict.fromkeys(told)), seconds=self.seconds)
+            notes=(*self.notes, *dict.fromkeys(told)), seconds=self.seconds, verdict=verdict)
+
+
+def _proved(module: Object, checker: Checker) -> Verdict:
+    """Prove a module, and have it carry the verdict.
+
+    Raises:
+        BuildError: It is not what the diff says.
+    """
+    verdict = checker.prove(module.pack())
+    if not verdict.complaints:
+        module.sections.append(note(SECTION, verdict.pack()))
+        again = checker.prove(module.pack())
+        if again == verdict:
+            return verdict
+        verdict = again
+    raise BuildError("the finished module is not what the diff says:\n" + "\n".join(verdict.complaints), kind="proof",
+                     remedy="this is a fault of the builder: report it, with the diff")
 
 
 @functools.lru_cache(maxsize=1)

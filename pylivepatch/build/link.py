@@ -34,17 +34,16 @@ _DIFF = ".klpctl.diff"
 
 
 def link(
-    extract: Extract, about: About, target: Target, work: Path, output: Path, *,
+    extract: Extract, about: About, target: Target, work: Path, *,
     objtool: Sequence[str] | None, klpctl: Path | None, symbols: Symbols, box: Sandbox,
-) -> None:
-    """Link the module, turn what only the livepatch core can resolve into livepatch relocations, and write it.
+) -> Object:
+    """Link the module, turn what only the livepatch core can resolve into livepatch relocations, and return it.
 
     Args:
         extract: What was taken out of the objects.
         about: What the module says about itself.
         target: What it is for.
         work: An empty directory.
-        output: The file to write.
         objtool: The command that has to see the extracted object, where kbuild shows it single objects (before 6.2,
             or without IBT); None where it shows it the whole module.
         klpctl: Directory of klpctl's sources, built: its header and Module.symvers; not needed for a foreign module.
@@ -82,9 +81,9 @@ def link(
     _enter(module, extract.entries)
     _resolve(module, names.meant)
     _strip(module)
-    module.sections.append(_section(_DIFF, about.diff.encode(errors="surrogateescape")))
+    module.sections.append(note(_DIFF, about.diff.encode(errors="surrogateescape")))
     _check(module, symbols, klpctl)
-    write(module, output)
+    return module
 
 
 def write(module: Object, output: Path) -> None:
@@ -188,7 +187,8 @@ def _enter(module: Object, entries: Mapping[str, str]) -> None:
     module.symbols = [symbol for symbol in module.symbols if not (symbol.undefined and symbol.name in entries)]
 
 
-def _section(name: str, data: bytes) -> Section:
+def note(name: str, data: bytes) -> Section:
+    """Return a section that is not loaded."""
     return Section(name, SHT_PROGBITS, 0, bytearray(data), len(data))
 
 

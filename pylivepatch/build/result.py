@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pylivepatch.module.verdict import Verdict
+
 
 @dataclass(frozen=True, slots=True)
 class BuiltFunc:
@@ -46,6 +48,7 @@ class BuildResult:
         units: The source files that were compiled.
         notes: What a person should know before using it.
         seconds: How long each step took, in seconds.
+        verdict: What was proved of the finished module; None after a dry run.
     """
 
     name: str
@@ -59,3 +62,4 @@ class BuildResult:
     units: tuple[str, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
+    verdict: Verdict | None

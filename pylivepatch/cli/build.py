@@ -121,6 +121,9 @@ def _lines(result: BuildResult, seconds: float) -> Iterator[str]:
     where = result.path or "a dry run: nothing written"
     yield f"{result.name}: {where}, for {result.release}, in {seconds:.1f} s"
     yield f"proved: {result.proved} functions of {', '.join(result.units)} are what runs"
+    if result.verdict:
+        yield (f"proved: {result.verdict.functions} functions of the module and {result.verdict.references} references "
+               "in it are what the kernel's own build makes of the patched source")
     for func in result.functions:
         place = f",{func.sympos}" if func.sympos else ""
         yield f"  {func.object}: {func.name}{place}"

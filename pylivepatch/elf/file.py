@@ -199,12 +199,16 @@ class Image:
         return self.data.endswith(_SIGNATURE)
 
 
-def build_id(note: bytes, order: str = "<") -> str:
-    """Read the build ID from an ELF note, in hexadecimal; "" when it is none."""
+def build_id(notes: bytes, order: str = "<") -> str:
+    """Read the build ID among ELF notes, in hexadecimal; "" when there is none."""
+    at = 0
     with contextlib.suppress(struct.error):
-        name, size, kind = struct.unpack_from(f"{order}III", note)
-        if kind == _BUILD_ID_TYPE and note[12 : 12 + name] == b"GNU\0":
-            return note[12 + name : 12 + name + size].hex()
+        while True:
+            name, size, kind = struct.unpack_from(f"{order}III", notes, at)
+            text = at + 12 + -(-name // 4) * 4
+            if kind == _BUILD_ID_TYPE and notes[at + 12 : at + 12 + name] == b"GNU\0":
+                return notes[text : text + size].hex()
+            at = text + -(-size // 4) * 4
     return ""
 
 

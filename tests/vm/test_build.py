@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from pylivepatch import BadDataError, BuildError, MismatchError, lab
-from pylivepatch.build import Target, build, for_series
+from pylivepatch.build import Target, build, for_series, prove
 from pylivepatch.build.elf import Object
 from pylivepatch.build.tree import prepare
 from pylivepatch.build.units import units
+from pylivepatch.module.info import PatchInfo
 
 TOP = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent / "diffs"))
@@ -93,6 +94,22 @@ def test_builds(case: Case, target: Target, tree: Path, modules: Path) -> None:
     assert result.proved >= len(names)
     assert not case.sympos or all(func.sympos for func in result.functions)
     assert result.path == modules / f"plp_{case.name}.ko"
+    assert result.verdict
+    assert result.verdict.proved, result.verdict
+    assert result.verdict.functions >= len(names)
+    assert PatchInfo.open(result.path).proof == result.verdict
+
+
+def test_a_file_is_proved_again(target: Target, tree: Path, tmp_path: Path) -> None:
+    """What the file says of itself is not believed; what was damaged is named."""
+    path = tmp_path / "plp_new_function.ko"
+    built = build([written(tmp_path, "new_function", tree, named("new_function").edits)], target=target, output=path)
+    assert prove(path, target=target) == built.verdict
+    module = Object.open(path)
+    [section] = [each for each in module.sections if each.name == ".text.version_proc_show"]
+    section.data[-1] ^= 0x08  # a return, or a jump to the return thunk
+    module.write(path)
+    assert any("version_proc_show" in words for words in prove(path, target=target).complaints)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
