@@ -36,6 +36,9 @@ _SPECIAL = re.compile(r"\.data\.\.percpu.|\.data\.\.ro_after_init|\.(?:data|bss)
 """Data that vmlinux keeps apart for a reason, and no module has."""
 
 
+_KERNEL = "vmlinux"
+
+
 def complaints(module: Module) -> Iterator[str]:
     """Say which sections the loader would not take for what they are."""
     file = module.file
@@ -45,12 +48,14 @@ def complaints(module: Module) -> Iterator[str]:
         if section.type == elf.RELA:
             yield from _livepatch(module, section) if flags & elf.LIVEPATCH else ()
             continue
-        if name in TABLES and not flags & elf.ALLOC:
+        if (name in TABLES or name == ".rodata.klp_entries") and not flags & elf.ALLOC:
             yield f"{name} is not loaded"
         if not flags & elf.ALLOC:
             continue
         if flags & elf.WRITE and flags & elf.EXEC:
             yield f"{name} can be written to and executed"
+        if flags & elf.EXEC and name in TABLES and name not in (".altinstr_replacement", ".altinstr_aux"):
+            yield f"{name} can be executed"
         if name in ADDED and bool(flags & elf.WRITE) != (name == ".static_call_sites"):
             yield f"{name} can{'' if flags & elf.WRITE else 'not'} be written to"
         if section.align & (section.align - 1):
@@ -89,3 +94,6 @@ def _livepatch(module: Module, section: elf.Sec) -> Iterator[str]:
         if rel.object and module.file.symbols[rel.symbol].shndx != elf.KLP:
             yield f"{section.name} refers to {module.file.symbols[rel.symbol].name or 'a section'}, which livepatch " \
                   "does not look for"
+        elif rel.object and (rel.object == _KERNEL) != (module.found(rel).owner == _KERNEL):
+            yield f"{section.name} refers to {module.file.symbols[rel.symbol].name}: what the kernel has and what a " \
+                  "module has are not written at the same time"

@@ -98,6 +98,8 @@ class Annotations:
             place = module.found(rel).place
             if place is None or rel.type != elf.PC32:
                 raise ValueError(f"{UNWIND_IP} refers to {module.found(rel)}")
+            if not 0 <= place.offset <= file.sections[place.section].size:
+                raise ValueError(f"{UNWIND_IP} refers to what is beside {file.sections[place.section].name}")
             row = rows.data[index * width:(index + 1) * width]
             self.rows.setdefault(place.section, []).append((place.offset, row))
         for found in self.rows.values():
