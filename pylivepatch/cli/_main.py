@@ -55,7 +55,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "doctor": "doctor:doctor",
     },
     "Boot": {"install": "install:install", "uninstall": "install:uninstall", "boot": "boot:boot"},
-    "Building and trying": {"build": "build:build", "try": "build:try_", "lab": "lab:lab"},
+    "Building and trying": {
+        "build": "build:build",
+        "try": "build:try_",
+        "package": "package:package",
+        "lab": "lab:lab",
+    },
     "Shell": {"completion": "completion:completion"},
 }
 """The commands as the help groups them. Where each is: its module in this package, and its name there."""
