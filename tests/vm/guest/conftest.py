@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch import Core, LivepatchError
+from pylivepatch import Core, LivepatchError, Patch
 
 MODULES = Path(os.environ["PYLIVEPATCH_LAB_MODULES"])
 WARNING = 4
@@ -92,6 +92,14 @@ def clean_up() -> None:
         subprocess.run(["rmmod", name], check=False, capture_output=True)
 
 
+def window(patch: Patch, least: float = 2.0) -> float:
+    """Seconds in which an enable ends for certain, as fast as the machine is now; the patch is disabled."""
+    start = time.monotonic()
+    patch.enable(None)
+    patch.revert(None)
+    return max(least, min(5 * (time.monotonic() - start), 40))
+
+
 def parameter(module: str, name: str, value: str | None = None) -> str:
     """Read, or write, a parameter of a module; nothing when it is not loaded."""
     path = Path("/sys/module", module, "parameters", name)
@@ -102,7 +110,7 @@ def parameter(module: str, name: str, value: str | None = None) -> str:
     return path.read_text().strip()
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 180.0) -> None:
     """Wait for something that must come."""
     end = time.monotonic() + seconds
     while not condition():
@@ -168,7 +176,7 @@ class Sleeper:
         """Let it go on, and end."""
         parameter("plp_target", "hold", "N")
         parameter("plp_hold", "hold", "N")
-        self.process.wait(20)
+        self.process.wait(120)
 
 
 @pytest.fixture

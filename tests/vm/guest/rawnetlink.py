@@ -99,7 +99,7 @@ class Client:
             self.socket.bind((0, 0))
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
             self.socket.setsockopt(SOL_NETLINK, option, 1)
-        self.socket.settimeout(20)
+        self.socket.settimeout(120)
         self.groups: dict[str, int] = {}
         self.family = family or self._resolve("klpctl")
 

@@ -49,7 +49,7 @@ def without_klpctl(log: object) -> Iterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that must come."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -151,15 +151,19 @@ def test_cancelling_an_enable_and_a_revert(core: Core, payload: Payload, sleeper
     async def body() -> None:
         async with aio.Core("klpctl") as here:
             patch = here["plp_hold"]
+            change = asyncio.create_task(patch.enable(timeout=None))
+            await until(lambda: patch.state is PatchState.ENABLING)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(SHORT):
-                    await patch.enable(timeout=None)
+                    await change
             assert patch.state is PatchState.DISABLED
             held.wake()
             await patch.enable()
             sleeper("plp_hold")
+            change = asyncio.create_task(patch.revert(timeout=None))
+            await until(lambda: patch.state is PatchState.DISABLING)
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(patch.revert(timeout=None), SHORT)
+                await asyncio.wait_for(change, SHORT)
             assert patch.state is PatchState.ENABLED
 
     run(body())

@@ -78,9 +78,9 @@ def test_progress_is_an_event(core: Core, payload: Payload, sleeper: Sleep) -> N
     patch = core.load(payload("plp_hold"))
     with core.monitor() as monitor:
         transition = patch.enable(wait=False)
-        event = monitor.read(timeout=20)
+        event = monitor.read(timeout=120)
         while event is not None and event.action is not Action.PROGRESS:
-            event = monitor.read(timeout=20)
+            event = monitor.read(timeout=120)
         assert event is not None
         assert event.name == "plp_hold"
         assert event.total is not None

@@ -177,7 +177,7 @@ def test_watch_prints_events(core: Core, payload: Payload, listener: subprocess.
     patch = core.load(payload("plp_cmdline"))
     patch.enable()
     patch.revert()
-    out, err = listener.communicate(timeout=30)
+    out, err = listener.communicate(timeout=240)
     assert (listener.returncode, err) == (0, "")
     lines = out.splitlines()
     assert len(lines) == 4
@@ -352,7 +352,7 @@ def interrupted(*arguments: str | Path, name: str, number: signal.Signals) -> Do
         transition = Path("/sys/kernel/livepatch", name, "transition")
         until(lambda: transition.exists() and transition.read_text() == "1\n", 60)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         return Done([], process.returncode, out, err)
 
 

@@ -24,7 +24,7 @@ def read(monitor: Monitor, count: int) -> list[Event]:
     """Read as many events, and pass over progress: how often that comes, time decides."""
     events: list[Event] = []
     while len(events) < count:
-        event = monitor.read(timeout=20)
+        event = monitor.read(timeout=120)
         assert event is not None, f"only {events}"
         if event.action is not Action.PROGRESS:
             events.append(event)
@@ -155,7 +155,7 @@ def test_a_listener_that_is_too_slow_knows_what_it_lost(core: Core, payload: Pay
         with socket.socket(fileno=os.dup(monitor.fileno())) as small:
             small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         first = core.load(payload("plp_cmdline"))
-        assert monitor.read(timeout=20)
+        assert monitor.read(timeout=120)
         first.unload()
         for _ in range(rounds):
             core.load(payload("plp_cmdline")).unload()
@@ -163,7 +163,7 @@ def test_a_listener_that_is_too_slow_knows_what_it_lost(core: Core, payload: Pay
         while monitor.read(timeout=0):
             received += 1
         last = core.load(payload("plp_module"))
-        while (event := monitor.read(timeout=20)) and event.name != "plp_module":
+        while (event := monitor.read(timeout=120)) and event.name != "plp_module":
             received += 1
         last.unload()
         assert monitor.lost > 0

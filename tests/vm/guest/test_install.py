@@ -63,7 +63,7 @@ def test_reversed(core: Core, payload: Payload, store: Store, sleeper: Callable[
         steps = boot.apply()
 
         def reverse() -> None:
-            while (event := monitor.read(timeout=20)) and str(event.action) != "started":
+            while (event := monitor.read(timeout=120)) and str(event.action) != "started":
                 pass
             core.patch("plp_hold").revert(wait=False)
 

@@ -225,5 +225,5 @@ def test_many_wait_at_once(core: Core, payload: Payload, sleeper: Callable[..., 
     assert seen == []
     held.wake()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert seen == [K["KLPCTL_STATE_ENABLED"]] * 8

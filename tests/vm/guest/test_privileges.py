@@ -111,14 +111,14 @@ def test_an_ordinary_user_hears_events(core: Core, payload: Payload) -> None:
     def listen() -> None:
         with Core("klpctl") as mine, mine.monitor() as monitor:
             Path("/tmp/plp-listening").touch()
-            event = monitor.read(timeout=20)
+            event = monitor.read(timeout=120)
             assert event is not None
             print(event.name, event.action)
 
     child = subprocess.Popen(["sh", "-c", "until [ -e /tmp/plp-listening ]; do :; done; insmod \"$0\"",
                               payload("plp_cmdline")])  # fmt: skip
     done = forked(listen, user=True)
-    assert child.wait(20) == 0
+    assert child.wait(120) == 0
     Path("/tmp/plp-listening").unlink()
     assert (done.stdout, done.stderr) == ("plp_cmdline registered\n", "")
 
@@ -233,7 +233,7 @@ def test_no_address_is_shown(core: Core, payload: Payload, held: Patch, log: Ker
     core.load(payload("plp_cmdline"))
     shown = log.lines()
     for _ in range(2):
-        device = monitor.poll(20)
+        device = monitor.poll(120)
         assert device is not None
         shown += [f"{key}={device.properties[key]}" for key in device.properties]
     for top in ("/sys/class/livepatch/plp_hold/", "/sys/kernel/livepatch/", "/sys/module/klpctl/"):

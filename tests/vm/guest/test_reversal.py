@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,11 +95,19 @@ def test_ctrl_c_in_a_bare_call_reverses(core: Core, payload: Payload, sleeper: S
     """Ctrl-C while enable() itself waits turns the transition round, and waits for that."""
     sleeper()
     patch = core.load(payload("plp_hold"))
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, SHORT)
+    waiter = threading.get_ident()
+
+    def interrupt() -> None:
+        with Core("klpctl") as other:
+            until(lambda: other["plp_hold"].state is PatchState.ENABLING)
+        time.sleep(SHORT)
+        signal.pthread_kill(waiter, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         patch.enable(timeout=None)
-    signal.signal(signal.SIGALRM, before)
+    thread.join()
     assert patch.state is PatchState.DISABLED
 
 
@@ -160,4 +170,4 @@ def test_the_core_s_signals_free_a_task_that_can_be_interrupted(
     patch = core.load(payload("plp_hold"))
     patch.enable(timeout=60)
     assert any("signaling remaining tasks" in line for line in log.lines())
-    assert held.process.wait(20) == 0
+    assert held.process.wait(120) == 0

@@ -42,6 +42,7 @@ def events(core: Core) -> Iterator[Callable[[], list[tuple[str, str, str]]]]:
 
         def read() -> list[tuple[str, str, str]]:
             seen: list[Event] = []
+            core.status()  # after it, all is told that was
             while event := monitor.read(timeout=0.5):
                 seen.append(event)
             return [(event.name, str(event.action), str(event.target)) for event in seen]
@@ -133,7 +134,7 @@ def test_interrupted_in_the_fourth_of_five(
         with Core() as core:
             until(lambda: any(s.name == "plp_hold" and s.state is PatchState.ENABLING for s in core.status()), 60)
         process.send_signal(number)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 128 + number, err
         assert out == b""
     error = json.loads(err)["error"]
@@ -250,7 +251,8 @@ def test_a_check_that_fails(payload: Payload) -> None:
 
 def test_a_window_that_is_over(payload: Payload) -> None:
     """A sequence that takes longer than the time to confirm in fails: the kernel has taken its patch back."""
-    step = Step(file=payload("plp_cmdline"), confirm_within=1, check="sleep 4")
+    late = "while [ -e /sys/kernel/livepatch/plp_cmdline ]; do sleep 0.2; done"
+    step = Step(file=payload("plp_cmdline"), confirm_within=5, check=late)
     in_vain(ConfirmationExpiredError, "not confirmed in time", step)
 
 

@@ -69,7 +69,7 @@ def test_a_foreign_patch_lives_by_sysfs(sysfs: Core, payload: Payload) -> None:
     transition = patch.transition
     if transition is not None:
         assert transition.target is Target.PATCHED
-        steps = list(transition.within(30))
+        steps = list(transition.within(120))
         assert steps[-1].done == steps[-1].total > 0
     assert patch.state is PatchState.ENABLED
     assert loadavg() == FOREIGN

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MODULES, KernelLog, Sleeper, cmdline, parameter, until
+from conftest import MODULES, KernelLog, Sleeper, cmdline, parameter, until, window
 from rawdevice import ENABLE, WAIT, K, request
 from rawnetlink import NLM_F_DUMP, Client
 
@@ -34,6 +34,7 @@ from pylivepatch import (
 Payload = Callable[[str], Path]
 Sleep = Callable[..., Sleeper]
 PRE_PATCH, POST_PATCH, PRE_UNPATCH, POST_UNPATCH = "1", "2", "3", "4"
+IOCTL = 16  # on x86-64
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
 
 
@@ -64,9 +65,14 @@ class Thread(threading.Thread):
         except BaseException as error:
             self.error = error
 
+    def asks(self) -> bool:
+        """Whether it is in an ioctl, and sleeps there."""
+        task = Path(f"/proc/self/task/{self.native_id}")
+        return (task / "syscall").read_text().startswith(f"{IOCTL} ")
+
     def end(self) -> Any:
-        """Its result, when it has one within a minute: it hangs otherwise."""
-        self.join(60)
+        """Its result, when it has one within minutes: it hangs otherwise."""
+        self.join(180)
         assert not self.is_alive(), "it hangs"
         if self.error is not None:
             raise self.error
@@ -100,11 +106,13 @@ def refused(log: KernelLog) -> None:
 
 def test_an_end_that_no_probe_saw(core: Core, payload: Payload, sleeper: Sleep, kprobes: Path) -> None:
     """The end of a transition that was missed is known all the same: a wait returns, and a healthy patch stays."""
-    waiting = sleeper()
     patch = core.load(payload("plp_hold"))
+    # Unseen, an end comes with the core's own retry.
+    seconds = window(patch, 8)
+    waiting = sleeper()
     device = os.open("/dev/klpctl", os.O_RDWR)
-    patch.enable(timeout=None, wait=False, confirm_within=15, owned=False)
-    end = time.monotonic() + 15
+    patch.enable(timeout=None, wait=False, confirm_within=seconds)
+    end = time.monotonic() + seconds
     kprobes.write_text("0")
     wait = Thread(lambda: request(device, WAIT, b"plp_hold", timeout_ms=K["KLPCTL_WAIT_FOREVER"]))
     waiting.wake()
@@ -145,7 +153,7 @@ def test_a_replacement_that_no_probe_saw(core: Core, payload: Payload, kprobes: 
         until(lambda: not Path("/sys/kernel/livepatch/plp_cmdline").exists())
         kprobes.write_text("1")
         assert core["plp_cmdline"].state is PatchState.REPLACED
-        events = [monitor.read(timeout=20) for _ in range(4)]
+        events = [monitor.read(timeout=120) for _ in range(4)]
     assert [event and (event.name, event.action) for event in events] == [
         ("plp_foreign", Action.REGISTERED),
         ("plp_foreign", Action.STARTED),
@@ -157,8 +165,9 @@ def test_a_replacement_that_no_probe_saw(core: Core, payload: Payload, kprobes: 
 def test_what_is_not_confirmed_goes_though_no_event_is_seen(core: Core, payload: Payload, kprobes: Path) -> None:
     """A patch whose window ends is reverted while all kprobes are disarmed."""
     patch = core.load(payload("plp_cmdline"))
+    seconds = window(patch, 4)
     kprobes.write_text("0")
-    patch.enable(confirm_within=8, owned=False)
+    patch.enable(confirm_within=seconds)
     assert patch.state is PatchState.ENABLED
     until(lambda: not Path("/sys/kernel/livepatch/plp_cmdline").exists())
     assert patch.state is PatchState.DISABLED
@@ -182,7 +191,7 @@ def test_reversals_are_told_or_leave_a_gap(core: Core, payload: Payload, sleeper
         transition.wait()
         reversals, numbers, last = 0, [], None
         while last is not Action.COMPLETED:
-            event = monitor.read(timeout=20)
+            event = monitor.read(timeout=120)
             assert event is not None
             last = event.action
             reversals += last is Action.REVERSED
@@ -346,10 +355,12 @@ def test_a_window_begins_with_the_enable(core: Core, payload: Payload, callback:
     """An enable that has to wait for another has its whole window afterwards."""
     refused(log)
     patch = core.load(payload("plp_cmdline"))
+    seconds = window(patch)
     parameter("plp_callback", "fail", "-5")
     thread = held(callback, PRE_PATCH, callback.enable)
-    queued = Thread(lambda: patch.enable(confirm_within=6, owned=False))
-    time.sleep(7)
+    queued = Thread(lambda: patch.enable(confirm_within=seconds))
+    until(queued.asks)
+    time.sleep(seconds + 1)
     parameter("plp_callback", "hold", "0")
     with pytest.raises(PatchRejectedError):
         thread.end()
@@ -360,12 +371,13 @@ def test_a_window_begins_with_the_enable(core: Core, payload: Payload, callback:
 
 def test_the_kernel_keeps_the_deadline(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """Who is killed while waiting leaves a transition that the kernel reverses at the deadline."""
-    waiting = sleeper()
     patch = core.load(payload("plp_hold"))
+    seconds = window(patch, 4)
+    waiting = sleeper()
     child = os.fork()
     if child == 0:
         with Core("klpctl") as mine:
-            mine["plp_hold"].enable(timeout=6)
+            mine["plp_hold"].enable(timeout=seconds)
         os._exit(0)
     until(lambda: patch.state is PatchState.ENABLING)
     os.kill(child, signal.SIGKILL)
@@ -389,25 +401,26 @@ def test_a_deadline_that_nobody_enforced(core: Core, payload: Payload, sleeper: 
 
 def test_a_deadline_that_is_met_changes_nothing(core: Core, payload: Payload) -> None:
     """A transition that ends in time needs no confirmation, and is not reverted later."""
-    core.load(payload("plp_cmdline"))
+    seconds = window(core.load(payload("plp_cmdline")))
     device = os.open("/dev/klpctl", os.O_RDWR)
     flags = K["KLPCTL_ENABLE_DEADLINE"] | K["KLPCTL_ENABLE_OWNED"]
-    request(device, ENABLE, b"plp_cmdline", flags=flags, timeout_ms=5000)
+    request(device, ENABLE, b"plp_cmdline", flags=flags, timeout_ms=int(1000 * seconds))
     assert request(device, WAIT, b"plp_cmdline", timeout_ms=60_000) == K["KLPCTL_STATE_ENABLED"]
     assert core["plp_cmdline"].status().confirm_until is None
     os.close(device)
-    time.sleep(6)
+    time.sleep(seconds + 1)
     assert core["plp_cmdline"].state is PatchState.ENABLED
 
 
 def test_an_expired_patch_cannot_be_confirmed(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """Between the end of its window and the revert, which waits for another, a patch is not to be confirmed."""
     patch, other = core.load(payload("plp_cmdline")), core.load(payload("plp_hold"))
+    seconds = window(patch, 4)
     waiting = sleeper()
     with core.monitor() as monitor:
-        patch.enable(confirm_within=5, owned=False)
+        patch.enable(confirm_within=seconds)
         transition = other.enable(timeout=None, wait=False)
-        until(lambda: (event := monitor.read(timeout=20)) and event.action is Action.EXPIRED)
+        until(lambda: (event := monitor.read(timeout=120)) and event.action is Action.EXPIRED)
     assert patch.state is PatchState.ENABLED
     with pytest.raises(PatchStateError, match="its time is over"):
         patch.confirm()
@@ -419,9 +432,10 @@ def test_an_expired_patch_cannot_be_confirmed(core: Core, payload: Payload, slee
 def test_of_two_expired_patches_the_one_in_transition_goes_first(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """The patch in transition is reversed though a newer one has expired, too, which would wait for it."""
     older, newer = core.load(payload("plp_hold")), core.load(payload("plp_cmdline"))
+    seconds = window(newer, 4)
     sleeper()
-    newer.enable(confirm_within=8, owned=False)
-    older.enable(timeout=None, wait=False, confirm_within=8, owned=False)
+    newer.enable(confirm_within=seconds)
+    older.enable(timeout=None, wait=False, confirm_within=seconds)
     until(lambda: older.state is PatchState.DISABLED)
     until(lambda: newer.state is PatchState.DISABLED)
 
@@ -429,13 +443,14 @@ def test_of_two_expired_patches_the_one_in_transition_goes_first(core: Core, pay
 def test_a_replaced_patch_awaits_nothing(core: Core, payload: Payload) -> None:
     """A patch that is replaced awaits no confirmation any more, and does not expire."""
     patch, replacement = core.load(payload("plp_cmdline")), core.load(payload("plp_replace"))
+    seconds = 2 * window(patch)
     with core.monitor() as monitor:
-        patch.enable(confirm_within=10, owned=False)
+        patch.enable(confirm_within=seconds)
         replacement.enable()
         until(lambda: patch.state is PatchState.REPLACED)
         assert patch.status().confirm_until is None
         actions = []
-        end = time.monotonic() + 12
+        end = time.monotonic() + seconds + 2
         while time.monotonic() < end:
             event = monitor.read(timeout=1)
             actions += [event.action] if event else []
@@ -447,14 +462,15 @@ def test_an_enable_after_the_window_stays(core: Core, payload: Payload, callback
     """What was reverted and enabled anew, while its expiry had to wait, is another enable."""
     refused(log)
     patch = core.load(payload("plp_cmdline"))
-    patch.enable(confirm_within=8, owned=False)
+    patch.enable(confirm_within=window(patch, 6))
     parameter("plp_callback", "fail", "-5")
     with core.monitor() as monitor:
         thread = held(callback, PRE_PATCH, callback.enable)
         revert = Thread(lambda: patch.revert(wait=False))
-        time.sleep(1)
+        until(revert.asks)
         anew = Thread(lambda: patch.enable(wait=False))
-        until(lambda: (event := monitor.read(timeout=20)) and event.action is Action.EXPIRED)
+        until(anew.asks)
+        until(lambda: (event := monitor.read(timeout=120)) and event.action is Action.EXPIRED)
         time.sleep(1)
         parameter("plp_callback", "hold", "0")
         with pytest.raises(PatchRejectedError):
@@ -472,7 +488,7 @@ def test_progress_leaves_no_gap_for_udev(core: Core, payload: Payload, sleeper: 
     patch = core.load(payload("plp_hold"))
     with core.monitor() as listener, core.monitor(source="udev") as monitor:
         transition = patch.enable(timeout=None, wait=False)
-        until(lambda: (event := listener.read(timeout=20)) and event.action is Action.PROGRESS)
+        until(lambda: (event := listener.read(timeout=120)) and event.action is Action.PROGRESS)
         waiting.wake()
         transition.wait()
         patch.revert()
