@@ -24,7 +24,7 @@ def test_force(pytestconfig: pytest.Config) -> None:
         flavour=pytestconfig.getoption("flavour"),
         shares=[TOP],
         modules=[TOP / "tests/payloads"],
-        timeout=300,
+        timeout=900,
     )
     assert status == 0
 
@@ -38,7 +38,7 @@ def test_an_idle_task_is_a_blocker(pytestconfig: pytest.Config) -> None:
         cpus=2,
         shares=[TOP],
         modules=[TOP / "tests/payloads"],
-        timeout=300,
+        timeout=900,
     )
     assert status == 0
 
@@ -70,7 +70,7 @@ def test_a_klpctl_that_sees_nothing(pytestconfig: pytest.Config, tmp_path: Path)
         flavour=pytestconfig.getoption("flavour"),
         shares=[TOP],
         modules=[TOP / "tests/payloads", blind, none],
-        timeout=300,
+        timeout=900,
     )
     assert status == 0
 
@@ -89,6 +89,6 @@ def test_a_klpctl_of_another_version_and_none(pytestconfig: pytest.Config, tmp_p
         shares=[TOP],
         modules=[other],
         klpctl=False,
-        timeout=300,
+        timeout=900,
     )
     assert status == 0

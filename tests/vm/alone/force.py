@@ -49,7 +49,7 @@ def main() -> None:
                 waiting.wait()
             events = []
             while not events or events[-1].action is not Action.COMPLETED:
-                event = monitor.read(timeout=20)
+                event = monitor.read(timeout=120)
                 assert event is not None, events
                 if event.action is not Action.PROGRESS:
                     events.append(event)

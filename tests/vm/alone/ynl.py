@@ -67,7 +67,7 @@ def main() -> None:
             held.wake()
             transition.wait()
             patch.revert()
-            said, _ = listener.communicate(timeout=60)
+            said, _ = listener.communicate(timeout=240)
         for action in ("started", "completed"):
             assert said.count(action) == 2, said
         patch.unload()

@@ -8,7 +8,6 @@ import json
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -263,13 +262,16 @@ def test_doctor(core: Core) -> None:
 def test_watch_may_be_limited(core: Core, payload: Payload) -> None:
     """By patch, by action, and by time."""
     watching = subprocess.Popen(
-        ["pylivepatch", "watch", "plp_cmdline2", "--action", "completed", "--timeout", "20", "--count", "1", "--json"],
+        ["pylivepatch", "watch", "plp_cmdline2", "--action", "completed", "--timeout", "200", "--count", "1", "--json"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(5)
-    for name in ("plp_cmdline", "plp_cmdline2"):
-        core.load(payload(name)).enable()
-    out, _ = watching.communicate(timeout=60)
+    patches = [core.load(payload(name)) for name in ("plp_cmdline", "plp_cmdline2")]
+    while watching.poll() is None:  # it may begin to listen at any time
+        for patch in patches:
+            patch.enable()
+        for patch in reversed(patches):
+            patch.revert()
+    out, _ = watching.communicate(timeout=240)
     [line] = out.splitlines()
     event = json.loads(line)
     assert (event["type"], event["name"], event["action"]) == ("event", "plp_cmdline2", "completed")
@@ -401,6 +403,6 @@ def test_nohup_is_respected(core: Core, payload: Payload, sleeper: Sleep) -> Non
         until(lambda: core["plp_hold"].state is PatchState.ENABLING)
         process.send_signal(signal.SIGHUP)
         held.wake()
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     assert out.startswith("plp_hold: enabled")

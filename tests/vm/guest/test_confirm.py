@@ -268,7 +268,7 @@ def test_a_forked_child_holds_nothing(core: Core, payload: Payload) -> None:
         assert owned.status().state is PatchState.ENABLED
     os.read(up[0], 1)
     owning.close()
-    until(lambda: patch.state is PatchState.DISABLED, 20)
+    until(lambda: patch.state is PatchState.DISABLED)
     os.write(down[1], b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     for end in (*down, *up):
