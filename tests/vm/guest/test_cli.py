@@ -352,7 +352,7 @@ def interrupted(*arguments: str | Path, name: str, number: signal.Signals) -> Do
     pipe = subprocess.PIPE
     with subprocess.Popen(["pylivepatch", *arguments], stdout=pipe, stderr=pipe, text=True) as process:
         transition = Path("/sys/kernel/livepatch", name, "transition")
-        until(lambda: transition.exists() and transition.read_text() == "1\n", 60)
+        until(lambda: transition.exists() and transition.read_text() == "1\n")
         process.send_signal(number)
         out, err = process.communicate(timeout=240)
         return Done([], process.returncode, out, err)

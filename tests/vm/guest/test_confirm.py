@@ -135,7 +135,7 @@ def test_a_window_that_ends_in_mid_transition(core: Core, payload: Payload, slee
         patch.confirm()
     until(lambda: patch.state is PatchState.DISABLED)
     assert transition.blockers() == []
-    with pytest.raises(ConfirmationExpiredError, match=r"not confirmed in time \(1 s\)"):
+    with pytest.raises(ConfirmationExpiredError, match="not confirmed in time"):
         transition.wait()
 
 

@@ -132,7 +132,7 @@ def test_interrupted_in_the_fourth_of_five(
         command = [sys.executable, "-m", "pylivepatch", "apply", *map(str, files), "--timeout", "inf", "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with Core() as core:
-            until(lambda: any(s.name == "plp_hold" and s.state is PatchState.ENABLING for s in core.status()), 60)
+            until(lambda: any(s.name == "plp_hold" and s.state is PatchState.ENABLING for s in core.status()))
         process.send_signal(number)
         out, err = process.communicate(timeout=240)
         assert process.returncode == 128 + number, err

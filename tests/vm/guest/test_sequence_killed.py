@@ -26,10 +26,10 @@ def test_killed_between_steps(target: str, payload: Payload, core: Core, tmp_pat
     steps.append(f'check = "echo $$ > {started}; exec sleep 600"\ncheck_timeout = inf\n')
     file.write_text("".join(steps))
     process = subprocess.Popen([sys.executable, "-m", "pylivepatch", "apply", file], stderr=subprocess.DEVNULL)
-    until(lambda: started.exists() and started.read_text().endswith("\n"), 60)
+    until(lambda: started.exists() and started.read_text().endswith("\n"))
     process.kill()
     process.wait()
-    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()), 60)
+    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()))
     assert {status.name for status in core.status()} == set(FIRST)
     os.kill(int(started.read_text()), signal.SIGKILL)
 
@@ -40,8 +40,8 @@ def test_killed_in_the_fourth_of_five(sleeper: Sleep, payload: Payload, core: Co
     names = [*FIRST, "plp_hold"]
     command = [sys.executable, "-m", "pylivepatch", "apply", *(str(payload(name)) for name in names)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    until(lambda: any(s.name == "plp_hold" and s.state is PatchState.ENABLING for s in core.status()), 60)
+    until(lambda: any(s.name == "plp_hold" and s.state is PatchState.ENABLING for s in core.status()))
     process.kill()
     process.wait()
-    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()), 60)
+    until(lambda: all(status.state is PatchState.DISABLED for status in core.status()))
     assert {status.name for status in core.status()} == set(names)
