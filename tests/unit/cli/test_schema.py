@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 import pylivepatch
 from pylivepatch.cli._main import SECTIONS, group
+from pylivepatch.module.verdict import SECTION, Verdict
 
 HOLD = "sys/kernel/livepatch/plp_hold"
 SCHEMA = json.loads((Path(pylivepatch.__file__).parent / "cli/schema.json").read_text())
@@ -88,6 +90,17 @@ def test_each_command(enabling: Path, commands: dict[str, list[str | Path]]) -> 
         assert data["schema"] == 1
     names = {str(words[0]) for words in commands.values()}
     assert names | ELSEWHERE | {"watch"} == {name for section in SECTIONS.values() for name in section}
+
+
+def test_a_verdict(enabling: Path, build_module: Callable[..., Path]) -> None:
+    """What was proved of a module is in what info says of it, and is as the schema has it."""
+    verdict = Verdict("6.1.0-1", {"vmlinux": "11" * 20}, sources=("fs/proc/cmdline.c",), compiler="gcc", matched=3)
+    text = verdict.pack().decode().replace('"', r"\"").replace("\n", r"\n")
+    section = f'static const char proof[{len(verdict.pack())}] __attribute__((used, section("{SECTION}"))) = "{text}";'
+    found = conforms("info", run(enabling, "info", build_module("plp_proved", section)))
+    assert found["proof"] == json.loads(json.dumps(asdict(verdict)))
+    assert set(found) == set(SCHEMA["$defs"]["info"]["properties"]), "each key is in the schema"
+    assert conforms("info", run(enabling, "info", build_module("plp_plain")))["proof"] is None
 
 
 @pytest.mark.parametrize(
