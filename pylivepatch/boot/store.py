@@ -78,9 +78,14 @@ class Store:
         return (self.root / "proc/sys/kernel/osrelease").read_text().strip()
 
     def releases(self) -> list[str]:
-        """List the kernel releases that patches are installed for."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(path.parent.name for path in self._top.glob(f"*/{_INDEX}"))
+        """List the kernel releases that patches are installed for.
+
+        Raises:
+            AccessError: The caller may not read the store.
+        """
+        # Not a pattern: what may not be read is not nothing.
+        with files.translate_errors("the installed patches", self._top), contextlib.suppress(FileNotFoundError):
+            return sorted(folder.name for folder in self._top.iterdir() if (folder / _INDEX).is_file())
         return []
 
     def patches(self, release: str | None = None) -> list[Installed]:
