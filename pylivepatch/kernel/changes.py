@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pylivepatch.state import PatchStatus
 
 Params = Mapping[str, str | int | bool]
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="Course | Loaded | None")
 
 _RELEASE = 2.0
 """Seconds that the kernel has to release the module of a patch after its transition."""
@@ -105,7 +105,8 @@ def _recorded(action: str, name: str, flow: Flow[_T]) -> Flow[_T]:
     except BaseException as error:
         yield Record(action, name, error)
         raise
-    yield Record(action, name)
+    if result is None or result.changed:
+        yield Record(action, name)
     return result
 
 
@@ -306,8 +307,7 @@ def revert(kernel: Kernel, name: str, options: Options, *, if_needed: bool = Fal
     """Revert a patch."""
     course = options.course(kernel, name, Target.UNPATCHED)
     start = functools.partial(kernel.backend.revert, name)
-    yield from _recorded("revert", name, _change("revert", course, start, options, if_needed))
-    return course
+    return (yield from _recorded("revert", name, _change("revert", course, start, options, if_needed)))
 
 
 def follow(kernel: Kernel, status: PatchStatus, *, ours: bool = False) -> Course | None:
@@ -320,7 +320,7 @@ def follow(kernel: Kernel, status: PatchStatus, *, ours: bool = False) -> Course
 
 def _change(
     verb: str, course: Course, start: Callable[[], object], options: Options, if_needed: bool
-) -> Flow[None]:
+) -> Flow[Course]:
     def explain() -> None:
         with explained(course.name):
             start()
@@ -334,7 +334,7 @@ def _change(
         yield from course.join()
     if options.wait:
         yield from course.step()
-        return
+        return course
     try:
         yield from course.look()
     except GeneratorExit:
@@ -343,6 +343,7 @@ def _change(
         # Nobody gets to know of it, so nobody would enforce its deadline.
         yield from course.reverse_because(error)
         raise
+    return course
 
 
 def _begin(course: Course, call: Call) -> Flow[None]:
