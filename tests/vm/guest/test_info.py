@@ -180,7 +180,7 @@ def test_the_command(core: Core, payload: Payload) -> None:
     file, name = (json.loads(cli("info", what, "--json").stdout) for what in (payload("plp_cve"), "plp_cve"))
     assert set(file) == set(name) == {
         "name", "file", "state", "registered", "replace", "objects", "unreadable", "stack", "cves", "description",
-        "version", "license", "authors", "vermagic", "depends", "signed", "parameters", "diff",
+        "version", "license", "authors", "vermagic", "depends", "signed", "parameters", "diff", "proof", "schema",
     }  # fmt: skip
     assert (file["state"], name["state"]) == (None, "enabled")
     assert file["objects"] == name["objects"]

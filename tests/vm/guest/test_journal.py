@@ -24,6 +24,11 @@ RUNTIME = (Path("/run/systemd/journal"), Path("/run/log/journal"))
 @pytest.fixture
 def journal() -> Iterator[Callable[[], list[dict[str, object]]]]:
     """A journal in memory; reads what pylivepatch has written to it."""
+    # journald of systemd 257 does not start without.
+    cgroups = Path("/sys/fs/cgroup")
+    mounted = cgroups.is_mount()
+    if not mounted:
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", cgroups], check=True)
     for path in RUNTIME:
         path.mkdir(parents=True)
     with subprocess.Popen([JOURNALD], stderr=subprocess.DEVNULL) as daemon:
@@ -44,6 +49,8 @@ def journal() -> Iterator[Callable[[], list[dict[str, object]]]]:
         daemon.terminate()
     for path in RUNTIME:
         shutil.rmtree(path)
+    if not mounted:
+        subprocess.run(["umount", cgroups], check=True)
 
 
 def test_each_change_is_in_the_journal(

@@ -122,7 +122,7 @@ def test_a_damaged_signature(core: Core, payload: Payload, tmp_path: Path) -> No
     path.write_bytes(payload("plp_cmdline").read_bytes() + garbage + pkcs7 + SIGNATURE)
     with unchanged(), pytest.raises(PatchRejectedError, match="signature is damaged") as info:
         core.load(path)
-    said(info.value, "plp_cmdline", "sign it anew")
+    said(info.value, "plp_cmdline", "sign it again")
     assert info.value.errno == errno.EBADMSG
 
 

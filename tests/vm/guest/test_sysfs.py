@@ -105,7 +105,7 @@ def test_a_foreign_patch_is_enabled_again_by_a_reload(sysfs: Core, payload: Payl
 def test_progress_is_counted_in_proc(sysfs: Core, payload: Payload, sleeper: Sleep) -> None:
     """A held transition shows as pending the task that sleeps; it ends when that wakes, and waiting sees it."""
     held = sleeper()
-    patch = sysfs.load(payload("plp_foreign_hold"))
+    patch = sysfs.load(payload("plp_foreign_hold"), timeout=None, wait=False)
     transition = patch.transition
     assert transition is not None
     assert patch.state is PatchState.ENABLING
@@ -124,9 +124,9 @@ def test_progress_is_counted_in_proc(sysfs: Core, payload: Payload, sleeper: Sle
 
 
 def test_a_deadline_reverses_by_sysfs_too(sysfs: Core, payload: Payload, sleeper: Sleep) -> None:
-    """At the deadline the transition of a foreign patch is turned round through its `enabled` file."""
+    """At the deadline the transition of a foreign patch is reversed through its `enabled` file."""
     sleeper()
-    patch = sysfs.load(payload("plp_foreign_hold"))
+    patch = sysfs.load(payload("plp_foreign_hold"), timeout=None, wait=False)
     with pytest.raises(TransitionTimeoutError) as info:
         patch.transition.within(0.5).wait()  # type: ignore[union-attr]
     assert info.value.reversed
@@ -163,7 +163,7 @@ def test_what_is_missing_says_why(sysfs: Core, payload: Payload) -> None:
 def test_both_backends_agree_on_a_foreign_patch(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """In each state of a foreign patch klpctl and sysfs say the same of it, as far as sysfs can."""
     held = sleeper()
-    patch = core.load(payload("plp_foreign_hold"))
+    patch = core.load(payload("plp_foreign_hold"), timeout=None, wait=False)
     with Core("sysfs") as other:
 
         def agree(state: PatchState) -> None:
