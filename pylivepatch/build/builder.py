@@ -351,7 +351,8 @@ class _Job:
                     words = _words(pair[0].data, pair[1].data, item.first_change)
             functions.append(BuiltFunc(item.object, item.name, item.sympos, item.source, item.first_change, *words))
         told = [*(note for item in compiled for note in item.changes.notes), *extract.notes,
-                *(verdict.notes if verdict else ())]
+                *(verdict.notes if verdict else ()),
+                *(f"not proved: {words}" for words in (verdict.unproved if verdict else ()))]
         return BuildResult(
             name=self.about.name, path=output, release=self.target.release, functions=tuple(functions),
             added=tuple(extract.added), proved=sum(len(item.match.matched) for item in compiled),

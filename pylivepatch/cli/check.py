@@ -21,6 +21,9 @@ from pylivepatch.state import printable
 _ALREADY = 10
 
 
+_IN_PART = "nothing wrong was found, and not all of it is proved"
+
+
 @click.command()
 @click.argument("file", type=click.Path())
 @click.argument("params", nargs=-1, metavar="[PARAM=VALUE]...", callback=parameters)
@@ -72,7 +75,7 @@ def _deep(session: Session, file: Path, module_source: Path | None, module_files
     name = ModuleFile.open(file).name
     lines = [*(f"{'wrong:':14}{text}" for text in verdict.complaints), *proof_lines(verdict),
              *(f"{'note:':14}{text}" for text in verdict.notes),
-             f"{name}: {'proved' if verdict.proved else 'NOT what its diff says'}"]
+             f"{name}: {'NOT what its diff says' if verdict.complaints else 'proved' if verdict.proved else _IN_PART}"]
     session.result({"file": str(file), "name": name, "proved": verdict.proved,
                     "verdict": dataclasses.asdict(verdict)}, "\n".join(lines))
     if verdict.complaints:

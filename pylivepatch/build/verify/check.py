@@ -127,6 +127,7 @@ class Checker:
             sources=tuple(unit.source for unit in self.units if unit.object), compiler=self._compiler,
             matched=sum(len(unit.located.start) for unit in self.units if unit.located is not None),
             functions=copies.functions, references=copies.references, notes=tuple(dict.fromkeys(notes)),
+            unproved=tuple(dict.fromkeys(copies.meaning.unproved)),
             complaints=tuple(found[:_MOST]))
 
     # ---- what runs ----

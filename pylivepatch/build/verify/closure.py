@@ -175,7 +175,7 @@ class Closure:
 
     def _matched(self, old: Atom, new: Atom) -> frozenset[tuple[int, int]] | None:
         a, b = self._text(0, old), self._text(1, new)
-        if a.shape != b.shape or len(a.names) != len(b.names) or (old.section, old.align) != (new.section, new.align):
+        if a.shape != b.shape or len(a.names) != len(b.names) or old.section != new.section:
             return None
         needed: set[tuple[int, int]] = set()
         there: dict[str, str] = {}

@@ -58,6 +58,11 @@ class Code:
         self.insns = _decoded(data)
         self._starts = [insn.offset for insn in self.insns]
 
+    @property
+    def idle(self) -> bool:
+        """Whether it does nothing: what the assembler puts between functions."""
+        return all(insn.mnemonic.removeprefix("data16 ") in ("nop", "int3") for insn in self.insns)
+
     def at(self, offset: int) -> Insn | None:
         """Return the instruction that has the byte at *offset*."""
         place = bisect_right(self._starts, offset) - 1

@@ -73,12 +73,14 @@ class Meaning:
     Attributes:
         replaced: For each unit, the numbers of the original's functions that the module replaces.
         given: Where the functions are that the livepatch core is given, which the module's own sources know by number.
+        unproved: What nothing tells.
     """
 
     def __init__(self, module: Module, kernel: Kernel, units: list[Unit]) -> None:
         self.module, self.kernel, self.units = module, kernel, units
         self.replaced: list[set[int]] = [set() for _ in units]
         self.given: set[Place] = set()
+        self.unproved: list[str] = []
 
     def of(self, number: int, user: Atom, ref: Ref, found: Found) -> Copy | str:
         """Say what is against a reference of *user* leading to *found*: "" when it leads where it must.
@@ -154,6 +156,11 @@ class Meaning:
         assert unit.closure is not None
         assert unit.located is not None
         old = unit.closure.original(target)
+        if old is None and target.number in unit.closure.ambiguous and base(found.name) == base(target.name):
+            self.unproved.append(
+                f"that {target.name} of {unit.source} is {found.name} of {unit.object}: other variables there have "
+                "that name, too, and the functions that have them change")
+            return ""
         if old is None:
             return "that is new, and the kernel does not have it"
         if self._inside(unit, target, ref.delta):

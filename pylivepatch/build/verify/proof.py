@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pylivepatch.build.verify import objectfile as elf
 from pylivepatch.build.verify.assembly import Atom
 from pylivepatch.build.verify.closure import base
+from pylivepatch.build.verify.code import Code
 from pylivepatch.build.verify.glue import Row, Tables
 from pylivepatch.build.verify.kernel import VMLINUX, Kernel
 from pylivepatch.build.verify.located import NOPS
@@ -395,7 +396,8 @@ class Copies:
             at = 0
             for start, end in [*sorted(self._covered[section.index]), (section.size, section.size)]:
                 gap = section.data[at:start] if start > at else b""
-                padding = len(gap) < max(section.align, 64) and not gap.strip(b"\0\x90\xcc")
+                padding = len(gap) < max(section.align, 64) and (
+                    not gap.strip(b"\0\x90\xcc") or bool(section.flags & elf.EXEC and Code(gap).idle))
                 if gap and not (padding and not section.within(at, start)):
                     yield section, at, start
                 at = max(at, end)
