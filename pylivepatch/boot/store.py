@@ -211,7 +211,8 @@ class Store:
             KernelError: The file system refused it.
         """
         folder = self._folder(self.release)
-        left = marker.read(folder)
+        with files.translate_errors(f"the installed patches of kernel {folder.name}", folder):
+            left = marker.read(folder)
         if left is None or left.boot == self._boot:
             return self.patches()
         with self._changing(folder):

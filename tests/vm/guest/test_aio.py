@@ -228,7 +228,8 @@ def test_without_klpctl(without_klpctl: None, payload: Payload, sleeper: Sleep) 
     async def body() -> None:
         async with aio.Core("sysfs") as here:
             loading = asyncio.create_task(here.load(payload("plp_foreign_hold")))
-            await until(lambda: "plp_foreign_hold" in here)
+            # Until the core has started it, sysfs has it as one that is being disabled.
+            await until(lambda: "plp_foreign_hold" in here and here["plp_foreign_hold"].state is PatchState.ENABLING)
             transition = here["plp_foreign_hold"].transition
             assert transition is not None
             waiters = [asyncio.create_task(transition.wait()) for _ in range(WAITERS)]

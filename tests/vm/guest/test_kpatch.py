@@ -128,7 +128,7 @@ def test_what_it_refuses(payload: Payload, tmp_path: Path) -> None:
 def test_a_transition_that_stalls(payload: Payload, sleeper: Callable[..., Sleeper]) -> None:
     """A task that holds a load up is shown, and the module unloaded."""
     start = sleeper()
-    done = kpatch("load", payload("plp_hold"), POST_ENABLE_WAIT=0.5, POST_SIGNAL_WAIT=0.5)
+    done = kpatch("load", payload("plp_hold"), POST_ENABLE_WAIT=5.0, POST_SIGNAL_WAIT=5.0)
     assert done.returncode == 1, done
     assert "patch transition has stalled!\n" in done.stdout
     assert f"\nStalled processes:\n{start.process.pid} " in done.stdout
