@@ -126,7 +126,9 @@ def test_a_guest_that_says_nonsense_is_lost(pytestconfig: pytest.Config, said: s
 def test_of_a_console_that_floods_the_end_is_kept(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     """A guest that writes without end fills neither memory nor disk."""
     console = tmp_path / "console"
+    # A guest's end does not wait for its console: stty does, and what is in QEMU then has a second to get here.
     flood = "head -c 3000000 /dev/zero | tr '\\0' x >/dev/console; echo the end >/dev/console"
+    flood += "; stty -F /dev/console -echo; sleep 1"
     status, _, _ = run(pytestconfig, "sh", "-c", flood, console=console)
     assert status == 0
     assert console.stat().st_size == 1 << 20
