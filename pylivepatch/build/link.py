@@ -156,7 +156,9 @@ def _run(box: Sandbox, argv: Sequence[str], cwd: Path, what: str) -> str:
 
 
 _COMPLAINT = re.compile(r"\b(?:objtool|modpost): ")
-_UNRESOLVED = re.compile(r'modpost: (?:"([^"]*)" \[[^]]*\] undefined!|suppressed \d+ unresolved symbol warnings)')
+_UNRESOLVED = re.compile(r"""modpost: (?:"(?P<name>[^"]*)" \[[^]]*\] undefined!"""
+                         r"""|\S+: symbol '(?P<named>[^']*)' undefined!"""  # 7.3
+                         r"""|suppressed \d+ unresolved symbol warnings)""")
 
 
 def _heed(output: str, unresolved: Collection[str]) -> None:
@@ -169,8 +171,11 @@ def _heed(output: str, unresolved: Collection[str]) -> None:
     Raises:
         BuildError: They do. The module would lack what objtool makes: unwind data, mitigations.
     """
-    lines = [line for line in output.splitlines() if _COMPLAINT.search(line)
-             and not ((found := _UNRESOLVED.search(line)) and (found[1] is None or found[1] in unresolved))]
+    def expected(line: str) -> bool:
+        found = _UNRESOLVED.search(line)
+        return found is not None and {found["name"], found["named"]} <= {None, *unresolved}
+
+    lines = [line for line in output.splitlines() if _COMPLAINT.search(line) and not expected(line)]
     if lines:
         raise BuildError("what the kernel's build says of the extracted code makes it unfit for a patch:\n"
                          + "\n".join(lines[:10]), kind="link")

@@ -16,7 +16,7 @@ from pylivepatch.lab.sandbox import Sandbox
 
 PACKAGES = (
     "base-files", "bash", "busybox-static", "coreutils", "dash", "findutils", "grep", "iproute2", "kmod", "libkmod2",
-    "libmnl0", "mount", "passwd", "procps", "python3", "python3-cffi-backend", "python3-click",
+    "libmnl0", "mount", "passwd", "procps", "python3", "python3-capstone", "python3-cffi-backend", "python3-click",
     "python3-prometheus-client", "python3-pyelftools", "python3-pytest", "python3-pyudev", "python3-rich",
     "python3-zstandard", "sed", "systemd", "udev", "util-linux", "xz-utils", "zstd",
 )  # fmt: skip

@@ -25,7 +25,7 @@ def main() -> int:
             return subprocess.run(["insmod", name, *words], check=False).returncode
         try:
             if verb == "load":
-                core.load(name, **dict(word.split("=", 1) for word in words))
+                core.load(name, params=dict(word.split("=", 1) for word in words), timeout=None, wait=False)
             elif verb == "unload":
                 core[name].unload()
             else:
