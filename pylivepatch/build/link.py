@@ -156,8 +156,9 @@ def _run(box: Sandbox, argv: Sequence[str], cwd: Path, what: str) -> str:
 
 
 _COMPLAINT = re.compile(r"\b(?:objtool|modpost): ")
-_UNRESOLVED = re.compile(r"""modpost: (?:"(?P<name>[^"]*)" \[[^]]*\] undefined!"""
+_EXPECTED = re.compile(r"""modpost: (?:"(?P<name>[^"]*)" \[[^]]*\] undefined!"""
                          r"""|\S+: symbol '(?P<named>[^']*)' undefined!"""  # 7.3
+                         r"""|\S+: missing MODULE_DESCRIPTION\(\)"""  # a patch need not have one
                          r"""|suppressed \d+ unresolved symbol warnings)""")
 
 
@@ -172,7 +173,7 @@ def _heed(output: str, unresolved: Collection[str]) -> None:
         BuildError: They do. The module would lack what objtool makes: unwind data, mitigations.
     """
     def expected(line: str) -> bool:
-        found = _UNRESOLVED.search(line)
+        found = _EXPECTED.search(line)
         return found is not None and {found["name"], found["named"]} <= {None, *unresolved}
 
     lines = [line for line in output.splitlines() if _COMPLAINT.search(line) and not expected(line)]

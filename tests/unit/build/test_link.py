@@ -14,6 +14,7 @@ def test_names_that_are_resolved_later_are_expected() -> None:
     _heed(
         'WARNING: modpost: "__klp_0" [/work/fix.ko] undefined!\n'
         "WARNING: modpost: fix.ko: symbol '__klp_0' undefined!\n"
+        "WARNING: modpost: fix.ko: missing MODULE_DESCRIPTION()\n"
         "WARNING: modpost: suppressed 3 unresolved symbol warnings because there were too many)\n",
         ["__klp_0"],
     )
