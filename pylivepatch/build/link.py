@@ -76,6 +76,7 @@ def link(
     if not made.exists():
         raise BuildError(f"kbuild made no module of the patch:\n{said}", kind="link")
     module = Object.open(made)
+    _refuse_merged(extract.object, module)
     for symbol in module.symbols:
         symbol.name = names.own.get(symbol.name, symbol.name)
     _enter(module, extract.entries)
@@ -180,6 +181,18 @@ def _heed(output: str, unresolved: Collection[str]) -> None:
     if lines:
         raise BuildError("what the kernel's build says of the extracted code makes it unfit for a patch:\n"
                          + "\n".join(lines[:10]), kind="link")
+
+
+def _refuse_merged(code: Object, module: Object) -> None:
+    """Refuse a module whose functions have no sections of their own any more: they cannot be proved one by one.
+
+    Raises:
+        BuildError: The kernel's build has merged them, as that of 7.x does.
+    """
+    there = {section.name for section in module.sections}
+    if any(section.name.startswith(".text.") and section.name not in there for section in code.sections):
+        raise BuildError("this kernel's build merges the sections of a module, and such a module cannot be proved yet",
+                         kind="link", remedy="the kernels of Debian 12 and 13 do not: 6.1 and 6.12")
 
 
 def _enter(module: Object, entries: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from pylivepatch.build.link import _heed
 def test_names_that_are_resolved_later_are_expected() -> None:
     """modpost may not know what is resolved after it, in the words of each release."""
     _heed(
-        'WARNING: modpost: "__klp_0" [/work/fix.ko] undefined!\n'
+        'WARNING: modpost: "__klp_0" [/somewhere/fix.ko] undefined!\n'
         "WARNING: modpost: fix.ko: symbol '__klp_0' undefined!\n"
         "WARNING: modpost: fix.ko: missing MODULE_DESCRIPTION()\n"
         "WARNING: modpost: suppressed 3 unresolved symbol warnings because there were too many)\n",
@@ -23,7 +23,7 @@ def test_names_that_are_resolved_later_are_expected() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        'WARNING: modpost: "other" [/work/fix.ko] undefined!',
+        'WARNING: modpost: "other" [/somewhere/fix.ko] undefined!',
         "WARNING: modpost: fix.ko: symbol 'other' undefined!",
         "fix.o: warning: objtool: func(): unannotated intra-function call",
     ],
