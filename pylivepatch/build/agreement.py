@@ -29,10 +29,8 @@ from pylivepatch.build.elf import (
     Symbol,
 )
 from pylivepatch.build.insn import meant
+from pylivepatch.build.parts import LEAD
 from pylivepatch.errors import BuildError
-
-_LEAD = 16
-"""Bytes of padding before a function that CONFIG_CALL_PADDING asks the compiler for."""
 
 _Place = tuple[object, int]
 
@@ -105,7 +103,7 @@ class _Agreement:
                 raise self._differs(after.symbol.name)
         self._pair_tables()
         for before, after in pairs:
-            name, lead, end = after.symbol.name, min(after.start, _LEAD), after.end
+            name, lead, end = after.symbol.name, min(after.start, LEAD), after.end
             if name in tied:
                 self._same_instructions(before, after, tied[name])
                 end = after.start

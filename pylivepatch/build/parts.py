@@ -25,7 +25,7 @@ from pylivepatch.build.elf import (
 )
 from pylivepatch.build.insn import meant
 
-_LEAD = 16
+LEAD = 16
 """Bytes of padding before a function that CONFIG_CALL_PADDING asks the compiler for."""
 
 _CHILD = re.compile(r"\.(?:cold|part|isra|constprop)\b")
@@ -225,9 +225,9 @@ class Parts:
             if alone:  # what the compiler gives no size for: the last member of a struct, an array of any length
                 part.size = section.size - part.start
             part.align = section.align if alone else min(section.align, (part.start & -part.start) or section.align)
-            if part.is_func and part.start >= _LEAD and \
-                    section.data[part.start - _LEAD:part.start] == b"\x90" * _LEAD:
-                part.lead = _LEAD
+            if part.is_func and part.start >= LEAD and \
+                    section.data[part.start - LEAD:part.start] == b"\x90" * LEAD:
+                part.lead = LEAD
         parts += [Part(section.name, section, start, 0) for start in sorted(self._starts.get(id(section), ()))]
         parts.sort(key=lambda part: part.start)
         if section.name in tables.UNNAMED_CODE:
