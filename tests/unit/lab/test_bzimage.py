@@ -38,7 +38,6 @@ def test_gzip_payload() -> None:
 
 def test_lz4_payload_of_literals() -> None:
     """A payload in lz4's legacy format is unpacked block by block."""
-    pytest.importorskip("ctypes")
     rest = len(ELF) - 15
     block = b"\xf0" + b"\xff" * (rest // 255) + bytes([rest % 255]) + ELF
     packed = bzimage.LZ4_LEGACY + struct.pack("<I", len(block)) + block + len(ELF).to_bytes(4, "little")
