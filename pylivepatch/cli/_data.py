@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pylivepatch.boot.store import Installed
+    from pylivepatch.boot.upgrade import Missing
     from pylivepatch.errors import LivepatchError
     from pylivepatch.monitor import Event
     from pylivepatch.preflight import Finding
@@ -128,6 +129,17 @@ def installed_data(patch: Installed) -> dict[str, object]:
         "path": str(patch.path),
         "params": dict(patch.params),
         "crashed": patch.crashed,
+    }
+
+
+def missing_data(patch: Missing) -> dict[str, object]:
+    """An installed patch that a kernel does not have."""
+    return {
+        "name": patch.name,
+        "release": patch.release,
+        "running": patch.running,
+        "installed_for": list(patch.installed_for),
+        "build": list(patch.build),
     }
 
 

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pylivepatch.cli._data import blocker_data, patch_data
+from pylivepatch.boot.store import Store
+from pylivepatch.boot.upgrade import missing
+from pylivepatch.cli._data import blocker_data, missing_data, patch_data
 from pylivepatch.cli._session import Session, json_option, state_words
 from pylivepatch.cli.completion import patch_names
 from pylivepatch.cli.fixes import fixes
-from pylivepatch.errors import AccessError
+from pylivepatch.errors import AccessError, BadDataError
+from pylivepatch.kernel.names import patch_name
 
 if TYPE_CHECKING:
+    from pylivepatch.boot.upgrade import Missing
     from pylivepatch.core import Core
     from pylivepatch.state import Blocker, PatchStatus
 
@@ -39,21 +43,27 @@ def list_(session: Session, cve: str | None) -> None:
 @json_option
 @click.pass_obj
 def status(session: Session, name: str | None) -> None:
-    """Show the kernel and all patches, or the patch NAME, with all they change, and what a transition waits for."""
+    """Show the kernel and all patches, or the patch NAME, with all they change, and what a transition waits for.
+
+    After a kernel upgrade it names the patches that are installed for another kernel
+    and not for the running one, or for a newer one, with the commands that build them.
+    """
     with session.core() as core:
         patches = core.status() if name is None else [core.patch(name).status()]
         running = any(status.progress for status in patches)
         blockers = _blockers(core) if running else []
+        lacking = _missing(session, name)
         data = {
             "kernel": core.release,
             "backend": core.backend,
             "patches": [patch_data(status) for status in patches],
             "blockers": None if blockers is None else [blocker_data(blocker) for blocker in blockers],
+            "missing": None if lacking is None else [missing_data(each) for each in lacking],
         }
         if session.json:
             session.result(data, "")
         else:
-            _show(core, patches, blockers)
+            _show(core, patches, blockers, lacking or [])
 
 
 @click.command()
@@ -78,6 +88,14 @@ def _blockers(core: Core) -> list[Blocker] | None:
         return None
 
 
+def _missing(session: Session, name: str | None) -> list[Missing] | None:
+    """The installed patches that a kernel does not have; None where the store cannot be read."""
+    try:
+        return [each for each in missing(Store(root=session.root)) if name is None or each.name == patch_name(name)]
+    except (AccessError, BadDataError):
+        return None
+
+
 def _kind(status: PatchStatus) -> str:
     return ", ".join(
         word
@@ -90,7 +108,7 @@ def _kind(status: PatchStatus) -> str:
     )
 
 
-def _show(core: Core, patches: list[PatchStatus], blockers: list[Blocker] | None) -> None:
+def _show(core: Core, patches: list[PatchStatus], blockers: list[Blocker] | None, lacking: list[Missing]) -> None:
     from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
@@ -121,5 +139,13 @@ def _show(core: Core, patches: list[PatchStatus], blockers: list[Blocker] | None
                 waits.add(Text("what it waits for is for root to know", style="dim"))
     if not patches:
         tree.add(Text("no patches", style="dim"))
+    for each in lacking:
+        which = "this kernel" if each.running else f"{each.release}, which can be booted next"
+        line = Text(each.name, style="bold")
+        line.append(f"  installed for {', '.join(each.installed_for)}, and not for {which}", style="default")
+        branch = tree.add(line)
+        branch.add(Text("unless that kernel has the fix itself, build it:"))
+        for command in each.build:
+            branch.add(Text(f"  {command}"))
     # In a pipe or a file a line is a line, however long.
     Console(width=None if sys.stdout.isatty() else _LONGEST_LINE).print(tree)

@@ -64,7 +64,7 @@ def test_status_schema(enabling: Path) -> None:
     result = run(enabling, "status", "--json")
     assert result.exit_code == 0
     data = json.loads(result.stdout)
-    assert set(data) == {"schema", "kernel", "backend", "patches", "blockers"}
+    assert set(data) == {"schema", "kernel", "backend", "patches", "blockers", "missing"}
     assert isinstance(data["blockers"], list)
     assert data["kernel"].startswith("6.1.0-")
     assert data["backend"] == "sysfs"

@@ -115,7 +115,7 @@ def test_load_of_a_foreign_module_enables_it(payload: Payload) -> None:
 def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """`status --json` has kernel, backend and patches; in a transition, with target, total and done."""
     assert ok("status") == {
-        "schema": 1, "kernel": core.release, "backend": "klpctl", "patches": [], "blockers": []
+        "schema": 1, "kernel": core.release, "backend": "klpctl", "patches": [], "blockers": [], "missing": []
     }  # fmt: skip
     assert ok("list") == {"schema": 1, "patches": []}
     sleeper()
@@ -123,7 +123,7 @@ def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> 
     hold = core.load(payload("plp_hold"))
     hold.enable(wait=False)
     data = ok("status")
-    assert set(data) == {"schema", "kernel", "backend", "patches", "blockers"}
+    assert set(data) == {"schema", "kernel", "backend", "patches", "blockers", "missing"}
     patches = data["patches"]
     assert isinstance(patches, list)
     for patch in patches:
