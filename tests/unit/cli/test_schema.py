@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +48,21 @@ def run(root: Path, *words: str | Path) -> str:
 def test_the_schema_is_one() -> None:
     """It is a JSON schema itself."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_what_it_refers_to_is_there() -> None:
+    """A reference that leads nowhere is noticed only by the first output that has something there."""
+    used = set(re.findall(r"#/\$defs/([^\"]+)", json.dumps(SCHEMA)))
+    assert used <= set(SCHEMA["$defs"])
+
+
+def test_what_a_new_kernel_lacks(commands: dict[str, list[str | Path]], enabling: Path) -> None:
+    """`status` after a kernel upgrade conforms, too."""
+    (enabling / "proc/sys/kernel/random").mkdir()
+    (enabling / "proc/sys/kernel/random/boot_id").write_text("boot 1\n")
+    run(enabling, *commands["install"])
+    (enabling / "proc/sys/kernel/osrelease").write_text("6.1.0-999-amd64\n")
+    assert conforms("status", run(enabling, "status"))["missing"]
 
 
 @pytest.fixture
