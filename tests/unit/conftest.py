@@ -8,7 +8,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A change is judged by the same examples each time; others are looked for with --hypothesis-profile=search.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=5000, deadline=None)
+hypothesis.settings.load_profile("same")
 
 FIXTURES = Path(__file__).with_name("fixtures")
 

@@ -95,6 +95,11 @@ def test_files_that_come_and_go() -> None:
     ("diff --git a/x b/x\nnew file mode 160000\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+a\n", "submodule"),
     ("diff --git a/x b/x\nindex 123..456 120000\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n", "symbolic link"),
     ("diff --git a/x.c b/x.c\ndeleted file mode 100644\nindex 1..0\n", "removes a file and does not tell"),
+    ("diff --git a/x.c b/x.c\nnew file mode 100644\n" + GOOD, "line 1: its header adds a file, and its hunks change lines"),
+    ("diff --git a/x.c b/x.c\ndeleted file mode 100644\n" + GOOD, "line 1: its header removes a file, and its hunks"),
+    (f"{GIT}--- a/x.c\nnew file mode 100644\n{GOOD}", "line 4: other lines stand between git's header and this: 'new file mode"),
+    (f"{GIT}\n  deleted file mode 100644\n{GOOD}", "line 4: other lines stand between"),
+    (f"{GIT}new file mode 100644\n--- a/x.c\n{GOOD}", "line 5: other lines stand between git's header and this: '--- a/x.c'"),
     (GOOD[:-7], "line 3: the text ends before this hunk"),
     (GOOD.replace(" three", "three"), "line 7: this is not line 4 of the hunk that begins in line 3"),
     (GOOD.replace("1,3 +1,3", "1,2 +1,3"), "line 7: this is not line 4"),
@@ -168,7 +173,7 @@ def test_the_hunks_are_those_that_were_made(before: list[str], after: list[str],
 
 PIECES = [*GOOD.splitlines(True), *(line for text in HIDDEN.values() for line in text.splitlines(True)), *GIT.splitlines(True),
           "--- a/y.c\n", "+++ b/y.c\n", "@@ -1 +1 @@\n", "-a\n", "+b\n", "\\ No newline at end of file\n", "\n", "-- \n",
-          "new file mode 100644\n", "rename from x.c\n", "@@ -0,0 +1 @@\n", "+++ /dev/null\n", "--- /dev/null\n"]  # fmt: skip
+          "new file mode 100644\n", "  new file mode 100644\n", "deleted file mode 100644\n", "rename from x.c\n", "@@ -0,0 +1 @@\n", "+++ /dev/null\n", "--- /dev/null\n"]  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)
