@@ -39,6 +39,7 @@ from pylivepatch.elf.file import unpacked
 from pylivepatch.errors import BadDataError, BuildError, MismatchError
 from pylivepatch.lab.sandbox import LimitError
 from pylivepatch.module.info import PatchInfo
+from pylivepatch.module.sign import Signer
 from pylivepatch.module.verdict import SECTION, Verdict
 
 _OF_DAMAGE = frozenset({"apply", "compile", "mismatch", "not-built", "ambiguous"})
@@ -53,7 +54,8 @@ def build(
     strip: int | None = None, fuzz: int = 0, replace: bool = False,
     foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
     explain: bool = False, confined: bool = True, module_source: Path | None = None,
-    module_files: Sequence[Path] = (), module_make: Sequence[str] = (), say: Callable[[str], None] = lambda _: None,
+    module_files: Sequence[Path] = (), module_make: Sequence[str] = (), sign: Signer | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> BuildResult:
     """Build a patch module from diffs of the kernel's source.
 
@@ -80,6 +82,7 @@ def build(
             diffs are of that source then.
         module_files: Files of these modules that are in use; those that *target* has by default.
         module_make: More arguments for their make, such as "CONFIG_FOO=m".
+        sign: What signs the module, with the digest that the kernel's configuration names.
         say: Called with a line of text at the beginning of each step.
 
     Raises:
@@ -115,7 +118,7 @@ def build(
 
     first = job()
     try:
-        return first.run(None if dry_run else output, explain=explain)
+        return first.run(None if dry_run else output, explain=explain, sign=sign)
     except LimitError as error:
         raise BuildError(error.message, kind="limit", remedy="look at what the diff has the compiler do") from error
     except BuildError as error:
@@ -125,7 +128,7 @@ def build(
             raise
         say(f"the prepared source was damaged ({damage[0]}): preparing it anew")
         tree.discard()
-        return job().run(None if dry_run else output, explain=explain)
+        return job().run(None if dry_run else output, explain=explain, sign=sign)
 
 
 def prove(
@@ -199,6 +202,7 @@ class _Job:
 
     def run(
         self, output: Path | None, *, explain: bool = False, use: Callable[[Checker], Verdict] | None = None,
+        sign: Signer | None = None,
     ) -> BuildResult:
         """Build, and write the module to *output*; with *use* have that ask the checker about another module."""
         of = self.modules.source if self.modules else self.target.release
@@ -244,7 +248,8 @@ class _Job:
                         symvers=tree.symvers, box=box))
                     verdict = _proved(module, checker) if use is None else use(checker)
                 if output is not None:
-                    write(module, output)
+                    content = module.pack()
+                    write(sign.signed(content, self.target.digest) if sign else content, output)
             return self._result(compiled, extract, output, verdict, explain=explain)
 
     def _compiled(

@@ -87,7 +87,7 @@ def link(
     return module
 
 
-def write(module: Object, output: Path) -> None:
+def write(module: bytes, output: Path) -> None:
     """Write a module's file; what was there stays until the new one is whole.
 
     Raises:
@@ -95,9 +95,9 @@ def write(module: Object, output: Path) -> None:
     """
     try:
         if output.exists() and not output.is_file():
-            module.write(output)  # a pipe, or /dev/null
+            output.write_bytes(module)  # a pipe, or /dev/null
         else:
-            files.write(output.resolve(), module.pack())
+            files.write(output.resolve(), module)
     except OSError as error:
         raise BuildError(f"{output} cannot be written: {error.strerror}; what was there is untouched",
                          kind="output") from error

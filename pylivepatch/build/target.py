@@ -17,6 +17,7 @@ from pylivepatch.lab import LabError, bzimage, cache, toolchain
 from pylivepatch.lab import kernel as stock
 from pylivepatch.lab import module as lab_module
 from pylivepatch.lab.toolchain import Toolchain
+from pylivepatch.module.sign import DIGEST
 
 _GCC = re.compile(r"(?:[A-Za-z0-9_]+-)*gcc(?:-[0-9][0-9.]*)?")
 """What a configuration may name: it is data, and decides about no file."""
@@ -77,6 +78,12 @@ class Target:
     def series(self) -> str:
         """MAJOR.MINOR of the release."""
         return ".".join(self.release.split(".")[:2])
+
+    @property
+    def digest(self) -> str:
+        """The hash that its modules are signed with, as its configuration names it; sha256 when that names none."""
+        named = re.search(r'^CONFIG_MODULE_SIG_HASH="(\S+)"', self.config.read_text(), re.MULTILINE)
+        return named[1] if named else DIGEST
 
     def unconfined(self) -> Target:
         """Return the same kernel, to be built for with this machine's own programs."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import platform
 import sys
 import time
@@ -17,6 +18,7 @@ from pylivepatch.build import for_release, for_series
 from pylivepatch.build.trial import trial
 from pylivepatch.cli._session import Session, json_option
 from pylivepatch.lab import LabError
+from pylivepatch.module.sign import PASSPHRASE, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +59,9 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option("--describe", "description", default="", metavar="TEXT", help="What the patch is for.")
 @click.option("--cve", "cves", multiple=True, metavar="CVE",
               help="What it fixes; more than once for several. By default what the header of the diff's mail names.")
+@click.option("--sign", nargs=2, type=click.Path(path_type=Path), metavar="KEY CERTIFICATE",
+              help="Sign the module, for kernels that load signed ones only; the passphrase of an encrypted key is "
+              f"asked for, or in {PASSPHRASE}.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write the module.")
 @click.option("--unconfined", is_flag=True,
               help="Run the compiler without a sandbox: whoever wrote the diff can then read what you can read.")
@@ -69,7 +74,7 @@ def build(
     compiler: str | None, module_source: Path | None, module_files: tuple[Path, ...], module_make: tuple[str, ...],
     strip: int | None, fuzz: int, output: Path | None, replace: bool, foreign: bool, description: str,
     cves: tuple[str, ...],
-    dry_run: bool, unconfined: bool, explain: bool,
+    sign: tuple[Path, Path] | None, dry_run: bool, unconfined: bool, explain: bool,
 ) -> None:
     """Build a patch module from one or more diffs of the kernel's source.
 
@@ -80,6 +85,7 @@ def build(
     """
     if kernel and release:
         raise click.UsageError("--kernel and --release: give one of them")
+    signer = signer_of(sign) if sign else None
     given: Given = {}
     if source:
         given["source"] = source
@@ -105,12 +111,17 @@ def build(
         result = build_patch(diffs, target=target, output=output, strip=strip, fuzz=fuzz, replace=replace,
                              foreign=foreign, description=description, cves=cves, dry_run=dry_run, explain=explain,
                              module_source=module_source, module_files=module_files, module_make=module_make,
-                             confined=not unconfined, say=say)
+                             confined=not unconfined, sign=signer, say=say)
     except ValueError as error:
         if isinstance(error, LabError):
             raise
         raise click.UsageError(str(error)) from error
     session.result(_data(result), "\n".join(_lines(result, time.monotonic() - start)))
+
+
+def signer_of(files: tuple[Path, Path]) -> Signer:
+    """What ``--sign`` names; on a terminal, an encrypted key's passphrase is asked for."""
+    return Signer(*files, passphrase=getpass.getpass if sys.stdin.isatty() else None)
 
 
 def _data(result: BuildResult) -> dict[str, object]:

@@ -27,7 +27,7 @@ SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 LARGEST = 512 << 20
 """Bytes of a module, packed or not, that are read; the largest of Debian's has 30 MB."""
 
-_SIGNATURE = b"~Module signature appended~\n"
+SIGNATURE = b"~Module signature appended~\n"
 _BUILD_ID_TYPE = 3
 _BITS = 64
 _UNDEFINED = 0
@@ -196,7 +196,7 @@ class Image:
     @property
     def signed(self) -> bool:
         """Whether a signature is appended; it is not verified."""
-        return self.data.endswith(_SIGNATURE)
+        return self.data.endswith(SIGNATURE)
 
 
 def build_id(notes: bytes, order: str = "<") -> str:

@@ -9,18 +9,20 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from pylivepatch import BadDataError, BuildError, MismatchError, lab
+from pylivepatch import BadDataError, BuildError, MismatchError, ModuleFile, lab
 from pylivepatch.build import Target, build, for_series, prove
 from pylivepatch.build.elf import Object
 from pylivepatch.build.tree import prepare
 from pylivepatch.build.units import units
 from pylivepatch.module.info import PatchInfo
+from pylivepatch.module.sign import Signer, unsigned
 
 TOP = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent / "diffs"))
@@ -98,6 +100,22 @@ def test_builds(case: Case, target: Target, tree: Path, modules: Path) -> None:
     assert result.verdict.proved, result.verdict
     assert result.verdict.functions >= len(names)
     assert PatchInfo.open(result.path).proof == result.verdict
+
+
+@pytest.mark.once
+def test_a_signature_is_the_kernel_s_own(target: Target, tree: Path, tmp_path: Path) -> None:
+    """A module that is signed as it is built is, byte for byte, one that the kernel's sign-file has signed."""
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own/",
+                    "-keyout", key, "-outform", "DER", "-out", certificate], check=True, capture_output=True)
+    diffs = [written(tmp_path, "new_function", tree, named("new_function").edits)]
+    ours, theirs = tmp_path / "plp_signed.ko", tmp_path / "theirs.ko"
+    built = build(diffs, target=target, output=ours, sign=Signer(key, certificate))
+    theirs.write_bytes(unsigned(ours.read_bytes()))
+    subprocess.run([target.headers / "scripts/sign-file", target.digest, key, certificate, theirs], check=True)
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert ModuleFile.open(ours).signed
+    assert prove(ours, target=target) == built.verdict
 
 
 def test_a_file_is_proved_again(target: Target, tree: Path, tmp_path: Path) -> None:

@@ -284,15 +284,15 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(BuildError, match="cannot be written") as caught:
-            write(module, output)
+            write(module.pack(), output)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.kind == "output"
     assert list(output.parent.iterdir()) == [output]
     assert output.read_bytes() == b"old"
-    write(module, output)
+    write(module.pack(), output)
     assert output.read_bytes() == module.pack()
-    write(module, Path("/dev/null"))
+    write(module.pack(), Path("/dev/null"))
     assert Path("/dev/null").is_char_device()
 
 
