@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn
 from pylivepatch.errors import BadDataError
 
 NULL = "/dev/null"
+_DAMAGED = "the diff is damaged, or hides a change: leave that out"
 
 _OLD, _NEW, _GIT = "--- ", "+++ ", "diff --git "
 _HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
@@ -33,6 +34,7 @@ _HIDDEN = (
     (re.compile(_INDENT + r"\d+(?:,\d+)?[acd]\d*(?:,\d+)?[ \t]*\n[ \tX]*[<>] .*", re.MULTILINE), "a normal diff"),
     (re.compile(r"^(?:(?:- )+|[ \tX]+)diff --git .*", re.MULTILINE), "a header of git"),
 )  # fmt: skip
+_ALONE = re.compile(_INDENT + _EXTENDED.pattern)
 _ED, _ED_END = (re.compile(_INDENT + words, re.MULTILINE) for words in (r"\d+(?:,\d+)?[acdis][ \t]*$", r"\.$"))
 
 
@@ -115,9 +117,15 @@ class _Reader:
         self.outside = list(self.lines)  # what is no part of a change: emptied where it is
 
     def read(self) -> Unified:
+        open_header = False  # git began to tell of a file, and its hunks are still to come, for patch(1)
         while self.at < len(self.lines):
             if self._line().startswith(_GIT):
+                count = len(self.changes)
                 self._git()
+                open_header = len(self.changes) == count
+            elif open_header and (self._is_header() or _ALONE.match(self._line())):
+                self._refuse(self.at, f"other lines stand between git's header and this: {_shown(self._line())}",
+                             _DAMAGED)
             elif self._is_header():
                 self._file(self.at, may_create=False)
             else:
@@ -159,11 +167,21 @@ class _Reader:
             self.notes.append(f"{self.lines[start].removeprefix(_GIT)}: it changes the mode of a file")
         if self._is_header():
             self._file(start, may_create="new file mode" in says)
+            self._refuse_contradiction(says, start)
         elif "deleted file mode" in says:
             self._refuse(start, "it removes a file and does not tell what is in it",
                          "a patch replaces functions: leave it out")
         elif "new file mode" in says:
             self.notes.append(f"{self.lines[start].removeprefix(_GIT)}: it adds an empty file")
+
+    def _refuse_contradiction(self, says: dict[str, str], start: int) -> None:
+        """Refuse the last change if its hunks are not of the kind that *says* tells: patch(1) goes by the header."""
+        hunks = self.changes[-1].hunks
+        kinds = ("new file mode", hunks[0].old, "adds"), ("deleted file mode", hunks[0].new, "removes")
+        for word, lines, what in kinds:
+            if word in says and (len(hunks) > 1 or lines != (0, 0)):
+                self._refuse(start, f"its header {what} a file, and its hunks change lines of one that stays",
+                             "it was changed by hand: make it again")
 
     def _file(self, start: int, *, may_create: bool) -> None:
         old, new = self._line(), self._line(1)
@@ -231,8 +249,7 @@ class _Reader:
             if found and (pattern is not _ED or _ED_END.search(text, found.end())):
                 number = text.count("\n", 0, found.start())
                 self._refuse(number, "outside of the hunks there is what patch(1) could take for "
-                             f"{what}: {_shown(self.lines[number])}",
-                             "the diff is damaged, or hides a change: leave that out")
+                             f"{what}: {_shown(self.lines[number])}", _DAMAGED)
 
     def _refuse_other(self) -> NoReturn:
         """Say what a text is that changes nothing."""
