@@ -73,7 +73,7 @@ _AFTER_INSTALLATION = (
     _HEAD
     + """
 [ "$1" = configure ] || exit 0
-pylivepatch install "$file"{params} >/dev/null
+{check}pylivepatch install "$file"{params} >/dev/null
 if here && ! enabled; then
 	# With its deadline, after which it is reversed, and as at boot: if the machine crashes in the
 	# next minute, the patch is left out when it boots.
@@ -91,6 +91,20 @@ fi
 exit 0
 """
 )
+
+_CHECK = """\
+if here && ! enabled; then
+	# Its kernel reverts the patch unless the check succeeds, also when this is killed. It is not in the
+	# store before that: what crashes the machine is not applied when it boots.
+	pylivepatch load "$file"{params} --if-needed >/dev/null
+	if ! pylivepatch enable "$name" --check {command} >/dev/null; then
+		pylivepatch unload "$name" --if-needed >/dev/null || :
+		echo "$name was not applied: its check failed, or it could not be enabled; the kernel is as it was." >&2
+		echo "It is tried again by: dpkg --configure {package}" >&2
+		exit 1
+	fi
+fi
+"""
 
 _BEFORE_REMOVAL = (
     _HEAD
@@ -117,6 +131,7 @@ def write(
     version: str = "1",
     maintainer: str = "root <root@localhost>",
     params: Mapping[str, str | int | bool] | None = None,
+    check: str = "",
 ) -> Path:
     """Make a Debian package of a patch module.
 
@@ -131,6 +146,8 @@ def write(
         version: Of the package itself.
         maintainer: Who is responsible for it: ``Name <address>``.
         params: Module parameters that the patch is loaded with.
+        check: A shell command that confirms the patch when it is installed: if it fails, the patch is reverted, and
+            the installation fails. Without it nobody has to confirm.
 
     Returns:
         The package.
@@ -168,18 +185,24 @@ def write(
     target = Path(output) if output is not None else Path(f"{package}_{version}_{fields['architecture']}.deb")
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)
-        _fill(tree, {"DEBIAN/control": _CONTROL.format_map(fields).encode(), **contents(module, params or {})})
+        _fill(tree, {"DEBIAN/control": _CONTROL.format_map(fields).encode(), **contents(module, params or {}, check)})
         _pack(tree, target, int(module.path.stat().st_mtime))
     return target
 
 
-def contents(module: ModuleFile, params: Mapping[str, str | int | bool]) -> dict[str, bytes]:
+def contents(module: ModuleFile, params: Mapping[str, str | int | bool], check: str = "") -> dict[str, bytes]:
     """What a package holds, but for its control file: the module, and the scripts that apply and revert its patch.
 
     Raises:
-        BadDataError: A parameter cannot be passed.
+        BadDataError: A parameter cannot be passed, or a standalone patch is to be checked.
     """
     module_options(params)
+    if check and not module.payload:
+        raise BadDataError(
+            f"{module.name} is a standalone patch: it is enabled by being loaded, and cannot be confirmed",
+            after=_NOTHING,
+            remedy="do without the check, or build one that registers with klpctl",
+        )
     name = patch_name(module.name)
     stored = FOLDER / module.release / (name + _suffix(module.path))
     spelled = (
@@ -192,6 +215,7 @@ def contents(module: ModuleFile, params: Mapping[str, str | int | bool]) -> dict
         "params": "".join(f" {shlex.quote(word)}" for word in spelled),
         "package": _package(module),
     }
+    words["check"] = _CHECK.format_map({**words, "command": shlex.quote(check)}) if check else ""
     return {
         str(stored): module.path.read_bytes(),
         "DEBIAN/postinst": _AFTER_INSTALLATION.format_map(words).encode(),

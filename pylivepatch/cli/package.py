@@ -30,6 +30,12 @@ from pylivepatch.cli.load import parameters
     metavar="'NAME <ADDRESS>'",
     help="Who is responsible for it.",
 )
+@click.option(
+    "--check",
+    default="",
+    metavar="COMMAND",
+    help="Confirm the patch when it is installed: if COMMAND fails, it is reverted, and the installation fails.",
+)
 @json_option
 @click.pass_obj
 def package(
@@ -40,6 +46,7 @@ def package(
     version: str,
     image_version: str | None,
     maintainer: str,
+    check: str,
 ) -> None:
     """Make a Debian package of the patch module FILE, for apt to install.
 
@@ -47,5 +54,7 @@ def package(
     the patch at once if that kernel runs, and at each of its boots; removing it
     reverts the patch.
     """
-    made = packages.write(file, output, image=image_version, version=version, maintainer=maintainer, params=params)
+    made = packages.write(
+        file, output, image=image_version, version=version, maintainer=maintainer, params=params, check=check
+    )
     session.result({"package": str(made)}, str(made))

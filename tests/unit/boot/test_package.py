@@ -46,6 +46,18 @@ def test_what_is_in_a_package(build_module: Build, tmp_path: Path) -> None:
     assert again.read_bytes() == made.read_bytes()
 
 
+def test_a_check_is_quoted(build_module: Build) -> None:
+    """A command is passed as it is; a standalone patch, which nobody can confirm, has none."""
+    standalone = ModuleFile.open(build_module("plp_fix"))
+    with pytest.raises(BadDataError, match="is a standalone patch"):
+        package.contents(standalone, {}, "true")
+    registers = "extern int klpctl_register_patch(void *); int (*used)(void *) = klpctl_register_patch;"
+    held = package.contents(ModuleFile.open(build_module("plp_fix", registers)), {}, "test 'a b' = \"$X\" && {}")
+    script = held["DEBIAN/postinst"].decode()
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    assert """ --check 'test '"'"'a b'"'"' = "$X" && {}' >""" in script
+
+
 def test_its_usual_name(build_module: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a name it is called as apt would call it, in the current directory."""
     monkeypatch.chdir(tmp_path)
