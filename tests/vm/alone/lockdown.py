@@ -18,6 +18,8 @@ from pylivepatch import AccessError, Core, PatchRejectedError
 
 FILE = MODULES / "plp_cmdline.ko"
 SIGNED = Path("/tmp/plp_cmdline.ko")
+UNKNOWN = Path(sys.argv[1])
+"""Signed well, with a key that this kernel does not know."""
 
 
 def fatal(path: Path = FILE) -> list[tuple[str, str]]:
@@ -58,6 +60,13 @@ def main() -> None:
         assert code == "signature"
         refused(core, PatchRejectedError, errno.EKEYREJECTED, words)
         assert fatal(SIGNED) == []
+        # Only the kernel can verify it: it knows the format, and does not know the key.
+        assert fatal(UNKNOWN) == []
+        log = KernelLog()
+        with unchanged(), pytest.raises(PatchRejectedError, match="its signature is damaged or not trusted") as info:
+            core.load(UNKNOWN)
+        assert info.value.errno == errno.EKEYREJECTED
+        assert any("unavailable key is rejected" in line for line in log.lines()), log.lines()
 
         Path("/proc/sys/kernel/modules_disabled").write_text("1")
         findings = dict(fatal(SIGNED))
