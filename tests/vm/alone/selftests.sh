@@ -11,7 +11,10 @@ mkdir -p /tmp/bin
 for name in awk diff; do ln -sf "$(command -v busybox)" /tmp/bin/$name; done
 printf '#!/bin/sh\nexec nproc\n' >/tmp/bin/getconf
 chmod +x /tmp/bin/getconf
-export PATH=$PATH:/tmp/bin KDIR=/ PLP_HELPER=$here/selftests_helper.py
+export PATH=$PATH:/tmp/bin KDIR=/ PLP_REQUESTS=/tmp/requests PLP_ANSWERS=/tmp/answers
+mkfifo $PLP_REQUESTS $PLP_ANSWERS
+python3 "$here/selftests_helper.py" $PLP_REQUESTS $PLP_ANSWERS &
+trap 'kill $!' EXIT
 cp functions.sh functions.upstream
 cat functions.upstream "$here/selftests_functions.sh" >functions.package
 passed=0 failed=0 alike=0

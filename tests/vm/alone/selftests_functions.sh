@@ -2,9 +2,19 @@
 # SPDX-License-Identifier: MIT
 # Put behind upstream's functions.sh: what it does to livepatch modules is done by pylivepatch.
 # Of insmod and rmmod the messages are expected, too.
+function package {
+	local status
+	printf '%q ' "$@" >"$PLP_REQUESTS"
+	{
+		read -r status
+		cat >&2
+	} <"$PLP_ANSWERS"
+	return "$status"
+}
+
 function insmod {
 	if [[ $(modinfo "$1" | awk '/^livepatch:/{print $NF}') == "Y" ]]; then
-		python3 "$PLP_HELPER" load "$@"
+		package load "$@"
 	else
 		command insmod "$@"
 	fi
@@ -12,7 +22,7 @@ function insmod {
 
 function rmmod {
 	if [[ -e "/sys/module/$1/taint" && $(cat "/sys/module/$1/taint") == *K* ]]; then
-		python3 "$PLP_HELPER" unload "$1"
+		package unload "$1"
 	else
 		command rmmod "$@"
 	fi
@@ -22,7 +32,7 @@ function disable_lp() {
 	local mod="$1"
 
 	log "% echo 0 > /sys/kernel/livepatch/$mod/enabled"
-	python3 "$PLP_HELPER" revert "$mod" || die "failed to disable livepatch $mod"
+	package revert "$mod" || die "failed to disable livepatch $mod"
 	loop_until '[[ ! -e "/sys/kernel/livepatch/$mod" ]]' ||
 		die "failed to disable livepatch $mod"
 }
