@@ -386,6 +386,15 @@ def act(kind: type[Actor], seed: int, end: float, out: int) -> None:
     os._exit(status)
 
 
+def core_says(what: str) -> dict[str, str]:
+    """What the core's files of that name say, by patch; a patch may go while it is asked for."""
+    found = {}
+    for path in LIVEPATCH.iterdir():
+        with contextlib.suppress(OSError):
+            found[path.name] = (path / what).read_text().strip()
+    return found
+
+
 def settle() -> None:
     """Let everything end that can."""
     end = time.monotonic() + 300
@@ -393,7 +402,7 @@ def settle() -> None:
         for module in ("plp_target", "plp_hold"):
             parameter(module, "hold", "N")
         parameter("plp_callback", "hold", "0")
-        if all((path / "transition").read_text() == "0\n" for path in LIVEPATCH.iterdir()):
+        if set(core_says("transition").values()) <= {"0"}:
             return
         time.sleep(0.2)
     sys.exit("a transition does not end")
@@ -407,7 +416,7 @@ def compare() -> None:
             each.text(K["KLPCTL_A_NAME"]): STATES[each.number(K["KLPCTL_A_STATE"])]
             for each in client.ask(K["KLPCTL_CMD_PATCH_GET"], b"", NLM_F_DUMP)
         }
-        enabled = {path.name for path in LIVEPATCH.iterdir() if (path / "enabled").read_text() == "1\n"}
+        enabled = {name for name, value in core_says("enabled").items() if value == "1"}
         if {name for name, state in said.items() if state == "ENABLED"} == enabled and not (
             {"ENABLING", "DISABLING"} & set(said.values())
         ):
@@ -430,8 +439,10 @@ def clean_up() -> None:
         time.sleep(0.1)
     if left:
         sys.exit(f"still loaded: {left}")
-    if rmmod("klpctl"):
-        sys.exit("klpctl cannot be removed")
+    while rmmod("klpctl"):
+        if time.monotonic() > end:
+            sys.exit("klpctl cannot be removed")
+        time.sleep(0.1)
 
 
 class KernelLog:

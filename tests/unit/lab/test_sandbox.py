@@ -188,7 +188,7 @@ def test_output_is_bounded(run: Callable[..., Done]) -> None:
 def test_memory_file_size_and_cpu_are_bounded(run: Callable[..., Done], folder: Path) -> None:
     """Each process ends at its own bound."""
     assert run("awk 'BEGIN { for (s = \"x\"; length(s) < 2 ^ 30; ) s = s s; print length(s) }'", memory=64 << 20).status
-    assert run("cat /usr/lib/gcc/*/*/cc1 >big", file=1 << 20).status
+    assert run("yes >big", file=1 << 20).status
     assert (folder / "work/big").stat().st_size == 1 << 20
     assert run("while :; do :; done", cpu=1).status in (-9, 128 + 9, -24, 128 + 24)
 
