@@ -134,11 +134,16 @@ def refuse_foreign(path: Path, owners: tuple[int, ...] | None = None, *, sticky:
 
 
 @contextlib.contextmanager
-def translate_errors(what: str, where: Path) -> Iterator[None]:
+def translate_errors(what: str, where: Path, verb: str = "change") -> Iterator[None]:
     """Translate an OSError of the body into a KernelError or an AccessError.
 
+    Args:
+        what: What the body does something to, in words.
+        where: The file or directory concerned.
+        verb: What the body does: "change" or "read".
+
     Raises:
-        AccessError: The caller may not change it. It is as it was before.
+        AccessError: The caller may not do that. It is as it was before.
         KernelError: The file system refused it. It is as it was before.
     """
     try:
@@ -147,13 +152,13 @@ def translate_errors(what: str, where: Path) -> Iterator[None]:
         raise
     except OSError as error:
         kind = AccessError if isinstance(error, PermissionError) else KernelError
-        remedy = f"make {where} writable, with room on its file system"
+        remedy = f"make {where} readable" if verb == "read" else f"make {where} writable, with room on its file system"
         if isinstance(error, PermissionError):
             remedy = "run it as root"
         elif isinstance(error, BlockingIOError):
             remedy = "try again when it has ended"
         raise kind(
-            f"cannot change {what}: {error.strerror or error}",
+            f"cannot {verb} {what}: {error.strerror or error}",
             errno=error.errno or 0,
             filename=str(error.filename or where),
             after="nothing has changed",

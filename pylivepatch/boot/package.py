@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylivepatch.errors import BadDataError, UnsupportedError
-from pylivepatch.kernel.names import module_options, patch_name
-from pylivepatch.module import ModuleFile
+from pylivepatch.kernel.names import patch_name
+from pylivepatch.module import ModuleFile, check_params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,9 +194,9 @@ def contents(module: ModuleFile, params: Mapping[str, str | int | bool], check: 
     """What a package holds, but for its control file: the module, and the scripts that apply and revert its patch.
 
     Raises:
-        BadDataError: A parameter cannot be passed, or a standalone patch is to be checked.
+        BadDataError: A parameter is unknown or cannot be passed, or a standalone patch is to be checked.
     """
-    module_options(params)
+    check_params(module, params)
     if check and not module.payload:
         raise BadDataError(
             f"{module.name} is a standalone patch: it is enabled by being loaded, and cannot be confirmed",

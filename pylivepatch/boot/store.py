@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pylivepatch.boot import files, marker
 from pylivepatch.elf.file import Image
 from pylivepatch.errors import BadDataError, LivepatchError, PatchNotFoundError
-from pylivepatch.kernel.names import module_options, patch_name
-from pylivepatch.module import ModuleFile
+from pylivepatch.kernel.names import patch_name
+from pylivepatch.module import ModuleFile, check_params
 
 if TYPE_CHECKING:
     import os
@@ -63,7 +63,7 @@ class Store:
     """
 
     def __init__(self, *, root: str | os.PathLike[str] = "/") -> None:
-        self.root = Path(root)
+        self.root: Path = Path(root)
         self._top = self.root / _WHERE
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class Store:
             AccessError: The caller may not read the store.
         """
         # Not a pattern: what may not be read is not nothing.
-        with files.translate_errors("the installed patches", self._top), contextlib.suppress(FileNotFoundError):
+        with files.translate_errors("the installed patches", self._top, "read"), contextlib.suppress(FileNotFoundError):
             return sorted(folder.name for folder in self._top.iterdir() if (folder / _INDEX).is_file())
         return []
 
@@ -148,7 +148,7 @@ class Store:
         Raises:
             PatchNotFoundError: There is no such file.
             ModuleFileError: It is not a live patch module for that kernel.
-            BadDataError: A parameter cannot be passed, or that is not a release.
+            BadDataError: A parameter is unknown, or cannot be passed, or that is not a release.
             AccessError: The caller is not root.
             KernelError: The file system refused it. In all cases the store is as
                 it was before.
@@ -160,7 +160,7 @@ class Store:
         file.check(release, platform.machine())
         folder = self._folder(release)
         given = {key: _spelled(value) for key, value in (params or {}).items()}
-        module_options(given)
+        check_params(file, given)
         suffix = next((suffix for suffix in _SUFFIXES if file.path.suffix == suffix), "")
         fresh = Installed(name, release, folder / f"{name}.ko{suffix}", given)
         with self._changing(folder):
@@ -211,7 +211,7 @@ class Store:
             KernelError: The file system refused it.
         """
         folder = self._folder(self.release)
-        with files.translate_errors(f"the installed patches of kernel {folder.name}", folder):
+        with files.translate_errors(f"the installed patches of kernel {folder.name}", folder, "read"):
             left = marker.read(folder)
         if left is None or left.boot == self._boot:
             return self.patches()
@@ -271,7 +271,7 @@ class Store:
         except LivepatchError:
             raise
         except PermissionError:
-            with files.translate_errors(f"the installed patches of kernel {folder.name}", path):
+            with files.translate_errors(f"the installed patches of kernel {folder.name}", path, "read"):
                 raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadDataError(

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pylivepatch.elf.file import Image, damage, module_name
-from pylivepatch.errors import ModuleFileError
+from pylivepatch.errors import BadDataError, ModuleFileError
+from pylivepatch.kernel.names import module_options
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["ModuleFile"]
 
@@ -31,6 +33,7 @@ _MACHINES = {
     "riscv64": "EM_RISCV",
 }
 _BUILD = "build the patch for this kernel"
+UNKNOWN_REMEDY = "spell it right: the kernel would ignore it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,3 +144,26 @@ def mismatches(file: ModuleFile, release: str, machine: str) -> list[tuple[str, 
         built = f"kernel {file.release}" if file.release else "a kernel that it does not name"
         found.append(("release", f"it was built for {built}, and this is kernel {release}", _BUILD))
     return found
+
+
+def unknown_params(file: ModuleFile, params: Iterable[str]) -> dict[str, str]:
+    """Tell which parameters a file does not have, each with the reason: the kernel would ignore them."""
+    known = {value.partition(":")[0] for key in ("parm", "parmtype") for value in file.values(key)}
+    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+    # Parameters of the module loader itself are dyndbg and async_probe.
+    return {
+        name: f"the module has no parameter of that name; {takes}"
+        for name in params
+        if name.replace("-", "_") not in known | {"dyndbg", "async_probe"}
+    }
+
+
+def check_params(file: ModuleFile, params: Mapping[str, str | int | bool]) -> None:
+    """Insist on parameters that a file has, with values that can be passed.
+
+    Raises:
+        BadDataError: One is unknown, or cannot be passed. Nothing has changed.
+    """
+    module_options(params)
+    for name, why in unknown_params(file, params).items():
+        raise BadDataError(f"parameter {name}: {why}", after="nothing has changed", remedy=UNKNOWN_REMEDY)

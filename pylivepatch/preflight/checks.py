@@ -19,7 +19,7 @@ from pylivepatch.errors import (
     TransitionBusyError,
     UnsupportedError,
 )
-from pylivepatch.module import mismatches
+from pylivepatch.module import UNKNOWN_REMEDY, mismatches, unknown_params
 from pylivepatch.preflight import Finding, Severity, Stage, builds, functions, symbols
 from pylivepatch.preflight.candidate import Candidate, fatal, unchecked, warning
 from pylivepatch.state import PatchState
@@ -99,13 +99,8 @@ def _error(candidate: Candidate, finding: Finding) -> LivepatchError:
 def _file(candidate: Candidate) -> Iterator[Finding]:
     for code, why, remedy in mismatches(candidate.file, candidate.release, candidate.machine):
         yield fatal(code, candidate.file.path.name, why, remedy)
-    known = {value.partition(":")[0] for key in ("parm", "parmtype") for value in candidate.file.values(key)}
-    for name in candidate.params:
-        # Parameters of the module loader itself are dyndbg and async_probe.
-        if name.replace("-", "_") not in known | {"dyndbg", "async_probe"}:
-            takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-            why = f"the module has no parameter of that name; {takes}"
-            yield fatal("parameter", name, why, "spell it right: the kernel would ignore it")
+    for name, why in unknown_params(candidate.file, candidate.params).items():
+        yield fatal("parameter", name, why, UNKNOWN_REMEDY)
 
 
 # ---- the system ----

@@ -24,7 +24,9 @@ def field(path: Path, name: str) -> str:
 
 def test_what_is_in_a_package(build_module: Build, tmp_path: Path) -> None:
     """The module, the exact kernel it depends on, what it fixes, scripts a shell can read; twice the same bytes."""
-    module = build_module("plp_Fix", description="Two\twords", cve="CVE-2026-1234")
+    module = build_module(
+        "plp_Fix", description="Two\twords", cve="CVE-2026-1234", parm="text:a text", parmtype="on:bool"
+    )
     made = package.write(
         module, tmp_path / "a.deb", image=IMAGE, version="1.2", params={"text": "it's two", "on": True}
     )
@@ -69,7 +71,8 @@ def test_what_is_refused(build_module: Build, tmp_path: Path) -> None:
     module, output = build_module("plp_fix"), tmp_path / "a.deb"
     with pytest.raises(BadDataError, match=r"linux-image-6\.1\.0-1 is not known: it is not installed here"):
         package.write(module, output)
-    for wrong in ({"version": "one"}, {"image": "1 2"}, {"maintainer": "nobody"}, {"params": {"a": '"'}}):
+    unknown = {"params": {"a": 1}}
+    for wrong in ({"version": "one"}, {"image": "1 2"}, {"maintainer": "nobody"}, {"params": {"a": '"'}}, unknown):
         with pytest.raises(BadDataError):
             package.write(module, output, **{"image": IMAGE, **wrong})
     with pytest.raises(ModuleFileError):

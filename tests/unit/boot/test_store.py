@@ -59,14 +59,14 @@ def content(root: Path) -> dict[str, bytes]:
 
 def test_install(store: Store, build_module: Build, root: Path) -> None:
     """The file is copied to the release that it is for; the original may go."""
-    path = build_module("plp_tiny")
+    path = build_module("plp_tiny", parm="a:words", parmtype="b:bool")
     data = path.read_bytes()
-    patch = store.install(path, params={"a": 1, "b": "two words", "c": True})
+    patch = store.install(path, params={"a": "two words", "b": True})
     path.unlink()
     assert patch.path == root / f"var/lib/pylivepatch/{RELEASE}/plp_tiny.ko"
     assert patch.path.read_bytes() == data
     assert store.patches() == [patch]
-    assert patch.params == {"a": "1", "b": "two words", "c": "Y"}
+    assert patch.params == {"a": "two words", "b": "Y"}
     assert (patch.name, patch.release, patch.crashed) == ("plp_tiny", RELEASE, False)
     assert stat.S_IMODE(patch.path.parent.stat().st_mode) & 0o022 == 0
 
@@ -84,11 +84,11 @@ def test_order(store: Store, build_module: Build) -> None:
     names = ["plp_c", "plp_a", "plp_b"]
     for name in names:
         store.install(build_module(name))
-    fresh = store.install(build_module("plp_a", description="new"), params={"x": 2})
+    fresh = store.install(build_module("plp_a", description="new", parm="x:an x"), params={"x": 2})
     patches = store.patches()
     assert [patch.name for patch in patches] == names
     assert patches[1] == fresh
-    assert fresh.path.read_bytes() == build_module("plp_a", description="new").read_bytes()
+    assert fresh.path.read_bytes() == build_module("plp_a", description="new", parm="x:an x").read_bytes()
 
 
 def test_compressed(store: Store, build_module: Build) -> None:
@@ -151,9 +151,13 @@ def test_bad_releases_in_files(store: Store, build_module: Build, root: Path, re
 
 
 def test_bad_parameters(store: Store, build_module: Build, root: Path) -> None:
-    """A parameter that no module can be given is refused before anything is written."""
-    with pytest.raises(BadDataError):
-        store.install(build_module(), params={"a": 'quo"te'})
+    """A parameter that cannot be passed, or that the module does not have, is refused before anything is written."""
+    module = build_module(parm="a:a text")
+    with pytest.raises(BadDataError, match="quotes"):
+        store.install(module, params={"a": 'quo"te'})
+    with pytest.raises(BadDataError, match="no parameter of that name; it takes a") as caught:
+        store.install(module, params={"timeout": 30})
+    assert "ignore" in caught.value.remedy
     assert not (root / "var").exists()
 
 
