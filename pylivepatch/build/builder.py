@@ -50,11 +50,11 @@ _BATCH = 32
 
 
 def build(
-    diffs: Sequence[str | os.PathLike[str]], *, target: Target, output: Path | None = None, name: str = "",
-    strip: int | None = None, fuzz: int = 0, replace: bool = False,
+    diffs: Sequence[str | os.PathLike[str]], *, target: Target, output: str | os.PathLike[str] | None = None,
+    name: str = "", strip: int | None = None, fuzz: int = 0, replace: bool = False,
     foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
-    explain: bool = False, confined: bool = True, module_source: Path | None = None,
-    module_files: Sequence[Path] = (), module_make: Sequence[str] = (), sign: Signer | None = None,
+    explain: bool = False, confined: bool = True, module_source: str | os.PathLike[str] | None = None,
+    module_files: Sequence[str | os.PathLike[str]] = (), module_make: Sequence[str] = (), sign: Signer | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> BuildResult:
     """Build a patch module from diffs of the kernel's source.
@@ -95,16 +95,15 @@ def build(
     """
     if not diffs:
         raise BuildError("no diff", kind="nothing")
-    modules = External(module_source, tuple(module_files), tuple(module_make)) if module_source else None
+    modules = _external(module_source, module_files, module_make)
     if modules is None and (module_files or module_make):
-        raise ValueError("module_files and module_make are for modules of their own source: give module_source, too")
+        raise BadDataError("module_files and module_make are for modules of their own source: give module_source, too")
     for cve in cves:
         if not CVE.fullmatch(cve):
             raise BadDataError(f"{cve!r} is not the name of a CVE", after="nothing was written",
                                remedy='they look like "CVE-2026-12345"')
     parsed = Diff.read(diffs, strip)
-    if output is None:
-        output = Path(f"{module_name(name or _stem(os.fspath(diffs[0])))}.ko")
+    output = Path(f"{module_name(name or _stem(os.fspath(diffs[0])))}.ko" if output is None else output)
     about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves) or parsed.cves,
                   replace, foreign, parsed.text)
 
@@ -131,8 +130,15 @@ def build(
         return job().run(None if dry_run else output, explain=explain, sign=sign)
 
 
+def _external(
+    source: str | os.PathLike[str] | None, files: Sequence[str | os.PathLike[str]], make: Sequence[str]
+) -> External | None:
+    return External(Path(source), tuple(map(Path, files)), tuple(make)) if source else None
+
+
 def prove(
-    file: Path, *, target: Target, module_source: Path | None = None, module_files: Sequence[Path] = (),
+    file: str | os.PathLike[str], *, target: Target, module_source: str | os.PathLike[str] | None = None,
+    module_files: Sequence[str | os.PathLike[str]] = (),
     module_make: Sequence[str] = (), say: Callable[[str], None] = lambda _: None,
     use: Callable[[Checker], Verdict] | None = None,
 ) -> Verdict:
@@ -160,12 +166,12 @@ def prove(
         raise BuildError(f"{file} carries no diff: nothing says what its code should be", kind="proof",
                          remedy="build it with pylivepatch build")
     about = About(info.name, info.description, info.cves or (), bool(info.replace), not info.registered, info.diff)
-    modules = External(module_source, tuple(module_files), tuple(module_make)) if module_source else None
+    modules = _external(module_source, module_files, module_make)
     with tempfile.TemporaryDirectory(prefix="pylivepatch-check-") as folder:
         diff = Path(folder) / f"{info.name}.diff"
         diff.write_text(info.diff, errors="surrogateescape")
         given = Diff.read([diff])
-    content = unpacked(file.read_bytes())
+    content = unpacked(Path(file).read_bytes())
     result = _Job(given, 0, about, target, modules, True, say).run(
         None, use=use or (lambda checker: checker.prove(content)))
     assert result.verdict is not None

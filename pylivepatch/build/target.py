@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from pylivepatch.errors import BuildError, UnsupportedError
+from pylivepatch.errors import BuildError, PatchNotFoundError, UnsupportedError
 from pylivepatch.lab import LabError, bzimage, cache, toolchain
 from pylivepatch.lab import kernel as stock
 from pylivepatch.lab import module as lab_module
@@ -35,11 +35,11 @@ class Given(TypedDict, total=False):
         compiler: The C compiler.
     """
 
-    source: Path
-    config: Path
-    image: Path
-    headers: Path
-    modules: Path
+    source: str | os.PathLike[str]
+    config: str | os.PathLike[str]
+    image: str | os.PathLike[str]
+    headers: str | os.PathLike[str]
+    modules: str | os.PathLike[str]
     compiler: str
 
 
@@ -114,7 +114,8 @@ def for_series(series: str, flavour: str = "standard", suite: str = "", **given:
 
     Raises:
         LabError: There is no such kernel.
-        FileNotFoundError: Something that was given does not exist.
+        PatchNotFoundError: Something that was given does not exist.
+        BadDataError: That is not the name of one.
     """
     return _target(stock.resolve(series, flavour, suite), given)
 
@@ -128,7 +129,8 @@ def for_release(release: str, **given: Unpack[Given]) -> Target:
 
     Raises:
         LabError: There is no such kernel.
-        FileNotFoundError: Something that was given does not exist.
+        PatchNotFoundError: Something that was given does not exist.
+        BadDataError: That is not the name of one.
     """
     try:
         return _target(stock.resolve(release), given)
@@ -145,24 +147,34 @@ def _local(release: str) -> stock.Kernel:
 
 
 def _target(kernel: stock.Kernel, given: Given) -> Target:
-    for path in given.values():
-        if isinstance(path, Path) and not path.exists():
-            raise FileNotFoundError(2, "No such file or directory", str(path))
-    for folder in (given.get("source"), given.get("headers")):
+    source, config, image, headers, modules = (
+        None if path is None else _existing(path)
+        for path in (
+            given.get("source"), given.get("config"), given.get("image"), given.get("headers"), given.get("modules")
+        )
+    )
+    for folder in (source, headers):
         if folder:
             check_owner(folder)
     packaged = bool(kernel.version)
     boot = Path("/boot")
     release = kernel.release
-    config = given.get("config", kernel.path / "config" if packaged else boot / f"config-{release}")
-    image = given.get("image", kernel.vmlinux if packaged else boot / f"vmlinuz-{release}")
-    modules = given.get("modules", kernel.modules if packaged else kernel.path)
-    headers = given.get("headers") or (lab_module.headers(kernel) if packaged else kernel.path / "build")
+    config = config or (kernel.path / "config" if packaged else boot / f"config-{release}")
+    image = image or (kernel.vmlinux if packaged else boot / f"vmlinuz-{release}")
+    modules = modules or (kernel.modules if packaged else kernel.path)
+    headers = headers or (lab_module.headers(kernel) if packaged else kernel.path / "build")
     for path in (config, image, modules, headers):
         if not path.exists():
             raise LabError(f"{path} is missing: name it, or install the packages of {release}")
-    return Target(release, kernel.version, given.get("source"), config.resolve(), _elf(image.resolve()),
+    return Target(release, kernel.version, source, config.resolve(), _elf(image.resolve()),
                   modules.resolve(), headers.resolve(), _toolchain(kernel, config, given.get("compiler")), kernel)
+
+
+def _existing(given: str | os.PathLike[str]) -> Path:
+    path = Path(given)
+    if not path.exists():
+        raise PatchNotFoundError(f"there is no {path}", after="nothing was built", remedy="check the path")
+    return path
 
 
 def _toolchain(kernel: stock.Kernel, config: Path, compiler: str | None) -> Toolchain:

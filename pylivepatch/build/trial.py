@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -65,7 +66,9 @@ class Trial:
         return not any(step.failure for step in self.steps) and not self.log
 
 
-def trial(module: Path, *, kernel: str = "", check: str = "", timeout: float = _TIMEOUT, cpus: int = 1) -> Trial:
+def trial(
+    module: str | os.PathLike[str], *, kernel: str = "", check: str = "", timeout: float = _TIMEOUT, cpus: int = 1
+) -> Trial:
     """Boot a stock kernel in the lab, and put a patch module through its life there.
 
     This is a test, and no verdict on a module of somebody whom you do not trust: its code runs in the kernel that
@@ -83,6 +86,7 @@ def trial(module: Path, *, kernel: str = "", check: str = "", timeout: float = _
         LabError: The guest could not be made or started.
         GuestLostError: It died or hung: what a wrong patch can do.
     """
+    module = Path(module)
     info = PatchInfo.open(module)
     release = info.file.vermagic.split()[0] if info.file and info.file.vermagic else ""
     with tempfile.TemporaryDirectory(prefix="pylivepatch-try-") as folder:

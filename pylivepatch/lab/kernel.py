@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylivepatch.errors import UnsupportedError
+from pylivepatch.errors import BadDataError, UnsupportedError
 from pylivepatch.lab import apt, archive, bzimage, cache, lists, tools
 from pylivepatch.lab.errors import LabError
 
@@ -154,20 +154,20 @@ def resolve(name: str, flavour: str = "standard", suite: str = "") -> Kernel:
             "bookworm"; wherever the newest one is by default.
 
     Raises:
-        ValueError: *name* is neither, *flavour* or *suite* is unknown, or *flavour* is not that of the release.
+        BadDataError: *name* is neither, *flavour* or *suite* is unknown, or *flavour* is not that of the release.
         LabError: No such kernel, and none in the cache.
         UnsupportedError: The host is not an amd64 machine.
     """
     if flavour not in FLAVOURS:
-        raise ValueError(f"flavour {flavour!r}: expected one of {', '.join(FLAVOURS)}")
+        raise BadDataError(f"flavour {flavour!r}: expected one of {', '.join(FLAVOURS)}")
     whole = _RELEASE.fullmatch(name)
     if whole is None and not re.fullmatch(r"\d+\.\d+", name):
-        raise ValueError(f"kernel {name!r}: expected MAJOR.MINOR, for example 6.1, or a release that ends in -amd64")
+        raise BadDataError(f"kernel {name!r}: expected MAJOR.MINOR, for example 6.1, or a release that ends in -amd64")
     if whole and flavour not in ("standard", whole[2] or "standard"):
-        raise ValueError(f"{name} is not of the flavour {flavour!r}")
+        raise BadDataError(f"{name} is not of the flavour {flavour!r}")
     known = [each for distribution, suites in lists.DISTRIBUTIONS.items() for each in {distribution, *suites}]
     if suite and suite not in known:
-        raise ValueError(f"suite {suite!r}: expected one of {', '.join(sorted(set(known)))}")
+        raise BadDataError(f"suite {suite!r}: expected one of {', '.join(sorted(set(known)))}")
     if platform.machine() != "x86_64":
         raise UnsupportedError(
             f"the lab boots amd64 kernels only, and this is {platform.machine()}",

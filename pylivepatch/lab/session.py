@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pylivepatch.errors import LivepatchError
+from pylivepatch.errors import BadDataError, LivepatchError
 from pylivepatch.lab import accel, cache, image, initramfs, module, package, script, share
 from pylivepatch.lab import kernel as kernel_module
 from pylivepatch.lab.errors import LabError
@@ -38,14 +38,14 @@ def parse_size(text: str) -> int:
     """Return the number of bytes that *text* says: a number with K, M or G, or bytes.
 
     Raises:
-        ValueError: It does not say a size, or one that is too small for a guest.
+        BadDataError: It does not say a size, or one that is too small for a guest.
     """
     match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
-        raise ValueError(f"memory size {text!r}: expected a number with K, M or G, for example 1G")
+        raise BadDataError(f"memory size {text!r}: expected a number with K, M or G, for example 1G")
     size = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
     if size < LEAST_MEMORY:
-        raise ValueError(f"memory size {text!r}: a guest needs {LEAST_MEMORY >> 20}M at least")
+        raise BadDataError(f"memory size {text!r}: a guest needs {LEAST_MEMORY >> 20}M at least")
     return size
 
 
@@ -78,12 +78,12 @@ def _modules(target: kernel_module.Kernel, directories: Sequence[Path], core: mo
     for given in directories:
         place = given.resolve()
         if not place.is_dir():
-            raise ValueError(f"no modules to build in {given}: not a directory")
+            raise BadDataError(f"no modules to build in {given}: not a directory")
         places = [place]
         if not any((place / name).is_file() for name in ("Kbuild", "Makefile")):
             places = sorted({file.parent for name in ("Kbuild", "Makefile") for file in place.glob(f"*/{name}")})
         if not places:
-            raise ValueError(f"no modules to build in {given}: no Kbuild there or one level below")
+            raise BadDataError(f"no modules to build in {given}: no Kbuild there or one level below")
         for each in places:
             for path in module.build(target, each, using=[core] if core else []).modules:
                 if path.name in found:
@@ -179,16 +179,16 @@ def run(
         The command's exit status; 128 + N when signal N killed it, 127 when there is no such command.
 
     Raises:
-        ValueError: An argument cannot be right; nothing was done.
+        BadDataError: An argument cannot be right; nothing was done.
         LabError: The guest could not be made or started.
         GuestLostError: It died, or hung, before the command ended.
     """
     if not command:
-        raise ValueError("no command to run in the guest")
+        raise BadDataError("no command to run in the guest")
     if not 1 <= cpus <= 64:
-        raise ValueError(f"{cpus} CPUs: expected 1 to 64")
+        raise BadDataError(f"{cpus} CPUs: expected 1 to 64")
     if not timeout > 0:
-        raise ValueError(f"timeout of {timeout} s: expected more than 0")
+        raise BadDataError(f"timeout of {timeout} s: expected more than 0")
     size = parse_size(memory)
     if console is not None:
         open(console, "wb").close()  # which may not be writable: known before anything is fetched

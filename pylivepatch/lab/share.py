@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from pylivepatch.errors import BadDataError
 from pylivepatch.lab import tools
 from pylivepatch.lab.jail import ENVIRONMENT, FILES, Jail, no_setid
 
@@ -44,20 +45,20 @@ def plan(readonly: Sequence[Path], writable: Sequence[Path] = ()) -> list[Share]
         writable: What it may change.
 
     Raises:
-        ValueError: Not a directory, or one whose path the guest needs for itself.
+        BadDataError: Not a directory, or one whose path the guest needs for itself.
     """
     found: dict[Path, Share] = {}
     for given in (*readonly, *writable):
         path = Path(os.path.normpath(given.absolute()))
         if not path.is_dir():
-            raise ValueError(f"cannot share {given}: not a directory")
+            raise BadDataError(f"cannot share {given}: not a directory")
         if str(path) == "/" or str(path) in OWN or str(path).startswith(("/proc/", "/sys/", "/dev/", "/run/lab")):
-            raise ValueError(f"cannot share {path}: the guest has its own; name a directory below it")
+            raise BadDataError(f"cannot share {path}: the guest has its own; name a directory below it")
         if set(str(path)) & set(",\n"):
-            raise ValueError(f"cannot share {str(path)!r}: a comma or a line break in the path")
+            raise BadDataError(f"cannot share {str(path)!r}: a comma or a line break in the path")
         found[path] = Share(path, str(path), given not in writable)
     if len(found) > MOST:
-        raise ValueError(f"cannot share {len(found)} directories: {MOST} at most; share one above them")
+        raise BadDataError(f"cannot share {len(found)} directories: {MOST} at most; share one above them")
     return sorted(found.values(), key=lambda share: len(share.target))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch import BuildError, UnsupportedError
+from pylivepatch import BadDataError, BuildError, PatchNotFoundError, UnsupportedError
 from pylivepatch.build import for_release
 from pylivepatch.build.target import Given, Target
 
@@ -74,3 +74,14 @@ def test_root_runs_no_makefile_of_another_user(given: Given, name: str) -> None:
         assert (caught.value.kind, caught.value.file) == ("owner", str(path))
         mend(path)
     assert target(given)
+
+
+def test_paths_are_text_or_paths(given: Given, tmp_path: Path) -> None:
+    """What is given may be spelled as text; what is not there is named, and is an error of this package."""
+    paths = ("source", "config", "image", "headers", "modules")
+    assert target(Given(**{name: str(given[name]) for name in paths})) == target(given)
+    for name in paths:
+        with pytest.raises(PatchNotFoundError, match="there is no /nonexistent"):
+            target(Given(**{**given, name: "/nonexistent"}))
+    with pytest.raises(BadDataError, match=r"expected MAJOR\.MINOR"):
+        for_release("../6.1")

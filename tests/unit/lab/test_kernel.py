@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pylivepatch.errors import BadDataError
 from pylivepatch.lab import archive, kernel, lists
 from pylivepatch.lab.errors import LabError
 
@@ -74,13 +75,13 @@ def test_a_kernel_of_which_parts_are_gone_is_not_there() -> None:
 
 def test_a_release_has_its_own_flavour() -> None:
     """Another flavour than that of the release is refused."""
-    with pytest.raises(ValueError, match="not of the flavour 'cloud'"):
+    with pytest.raises(BadDataError, match="not of the flavour 'cloud'"):
         kernel.resolve("6.1.0-54-amd64", "cloud")
 
 
 def test_an_unknown_suite_is_refused() -> None:
     """A suite that has no kernels of ours is a mistake, named with those that have."""
-    with pytest.raises(ValueError, match=r"suite 'jessie': expected one of bookworm, bookworm-backports"):
+    with pytest.raises(BadDataError, match=r"suite 'jessie': expected one of bookworm, bookworm-backports"):
         kernel.resolve("6.1", suite="jessie")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pylivepatch import lab
+from pylivepatch import BadDataError, lab
 from pylivepatch.lab import session, share
 
 
@@ -29,7 +29,7 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "G", "1T", "-1G", "64M", "1.5G", "0"])
 def test_bad_sizes(text: str) -> None:
     """A size that is none, or too small to boot, is refused."""
-    with pytest.raises(ValueError, match="memory size"):
+    with pytest.raises(BadDataError, match="memory size"):
         session.parse_size(text)
 
 
@@ -50,7 +50,7 @@ def test_bad_sizes(text: str) -> None:
 def test_bad_arguments(arguments: dict[str, object], words: str, own_cache: Path) -> None:
     """Each wrong argument is named, and the cache stays untouched."""
     whole: dict[str, object] = {"command": ["true"], "kernel": "6.1", **arguments}
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(BadDataError, match=words):
         lab.run(**whole)  # type: ignore[arg-type]
     assert not own_cache.exists()
 
@@ -58,7 +58,7 @@ def test_bad_arguments(arguments: dict[str, object], words: str, own_cache: Path
 @pytest.mark.parametrize("path", ["/", "/usr", "/proc", "/dev"])
 def test_the_guests_own_places_are_not_shared(path: str) -> None:
     """A share that would hide the guest's system is refused."""
-    with pytest.raises(ValueError, match="the guest has its own"):
+    with pytest.raises(BadDataError, match="the guest has its own"):
         share.plan([Path(path)])
 
 
