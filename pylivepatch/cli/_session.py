@@ -82,7 +82,8 @@ class Session:
         if self.json:
             click.echo(json.dumps({"schema": VERSION, **data}))
         elif text:
-            click.echo(text)
+            # What is shown is in part others' words, which a terminal would obey.
+            click.echo(printable(text, keep="\n\t"))
 
     def error(self, data: Mapping[str, object], text: str) -> None:
         """Print an error to stderr, likewise."""

@@ -23,6 +23,7 @@ from pylivepatch.cli._signals import interruption
 from pylivepatch.errors import LivepatchError
 from pylivepatch.preflight import Severity
 from pylivepatch.sequence import Outcome, PlannedStep, Sequence, Step, StepReport
+from pylivepatch.state import printable
 
 if TYPE_CHECKING:
     from pylivepatch.preflight import Finding
@@ -86,7 +87,11 @@ class _Progress:
         if self._quiet or (report.number, kind) in self._shown:
             return
         self._shown.add((report.number, kind))
-        click.echo(f"{report.number}/{self._total} {report.name or report.step.file}: {_words(report)}", err=True)
+        _show(f"{report.number}/{self._total} {report.name or report.step.file}: {_words(report)}")
+
+
+def _show(line: str) -> None:
+    click.echo(printable(line), err=True)
 
 
 def _words(report: StepReport) -> str:
@@ -118,12 +123,12 @@ def _failed(session: Session, sequence: Sequence, error: dict[str, object], word
         session.error(error, "")
         return
     where = "".join(f"step {each.number} ({each.name or each.step.file}): " for each in failed[-1:])
-    click.echo(f"pylivepatch: {where}{words}", err=True)
+    click.echo(f"pylivepatch: {printable(where)}{words}", err=True)
     if undone:
-        click.echo(f"pylivepatch: undone: {', '.join(undone)}", err=True)
+        _show(f"pylivepatch: undone: {', '.join(undone)}")
     for report in sequence.reports:
         what = "not reached" if report.outcome is Outcome.PENDING else _words(report)
-        click.echo(f"  {report.number}  {report.name or report.step.file}  {what}", err=True)
+        _show(f"  {report.number}  {report.name or report.step.file}  {what}")
 
 
 def _planned(session: Session, planned: list[PlannedStep]) -> int:
@@ -133,7 +138,8 @@ def _planned(session: Session, planned: list[PlannedStep]) -> int:
     for each in planned:
         what = ", ".join(each.actions) or "nothing to do"
         name = each.name or each.step.file
-        lines.append(f"{each.number}/{len(planned)} {name}: {f'error: {each.error}' if each.error else what}")
+        what = f"error: {each.error}" if each.error else what
+        lines.append(printable(f"{each.number}/{len(planned)} {name}: {what}"))
         lines += [f"    {finding}" for finding in each.findings]
     data = [
         {

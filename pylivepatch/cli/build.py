@@ -17,8 +17,9 @@ from pylivepatch.build import build as build_patch
 from pylivepatch.build import for_release, for_series
 from pylivepatch.build.trial import trial
 from pylivepatch.cli._session import Session, json_option
-from pylivepatch.lab import LabError
+from pylivepatch.errors import LivepatchError
 from pylivepatch.module.sign import PASSPHRASE, Signer
+from pylivepatch.state import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ def build(
                              module_source=module_source, module_files=module_files, module_make=module_make,
                              confined=not unconfined, sign=signer, say=say)
     except ValueError as error:
-        if isinstance(error, LabError):
+        if isinstance(error, LivepatchError):
             raise
         raise click.UsageError(str(error)) from error
     session.result(_data(result), "\n".join(_lines(result, time.monotonic() - start)))
@@ -162,9 +163,9 @@ def try_(session: Session, file: Path, kernel: str, check: str, timeout: float, 
     report = trial(file, kernel=kernel, check=check, timeout=timeout, cpus=cpus)
     lines = [f"{report.patch} on {report.release}:"]
     for step in report.steps:
-        lines.append(f"  {step.name:8}{step.seconds:8.3f} s  {step.failure or 'done'}")
+        lines.append(printable(f"  {step.name:8}{step.seconds:8.3f} s  {step.failure or 'done'}"))
         lines += [f"           {line}" for line in step.output.splitlines()[:20]]
-    lines += [f"  kernel:  {line}" for line in report.log]
+    lines += [printable(f"  kernel:  {line}") for line in report.log]
     lines.append("passed" if report.passed else "FAILED")
     session.result({**dataclasses.asdict(report), "passed": report.passed}, "\n".join(lines))
     if not report.passed:

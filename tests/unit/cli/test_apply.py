@@ -77,3 +77,16 @@ def test_bad_files(enabling: Path, tmp_path: Path) -> None:
     assert run(enabling, tmp_path / "none.toml").exit_code == 4
     assert run(enabling, tmp_path / "none.ko").exit_code == 4
     assert run(enabling).exit_code == 2
+
+
+def test_a_hostile_file(enabling: Path, tmp_path: Path) -> None:
+    """A terminal is not given what it would obey, whatever the names of files are."""
+    file = plan(tmp_path, '[[step]]\nfile = "\\u001b[2J\\nx.ko"')
+    (tmp_path / "\x1b[2J\nx.ko").write_text("no module")
+    for words in (["--dry-run"], []):
+        arguments = ["--root", str(enabling), "apply", str(file), *words]
+        # In colour: click leaves to a terminal what it takes out otherwise.
+        result = CliRunner().invoke(group, arguments, prog_name="pylivepatch", color=True)
+        assert result.exit_code == 8
+        assert "\x1b" not in result.output
+        assert "\\x1b[2J" in result.output
