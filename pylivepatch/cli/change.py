@@ -123,6 +123,7 @@ def confirm(session: Session, name: str, if_needed: bool) -> None:
     """Keep the patch NAME, which was enabled with --confirm-within: the kernel does not revert it any more."""
     with session.core() as core:
         patch = core.patch(name)
+        session.subject = patch.name
         changed(session, patch, changed=patch.confirm(if_needed=if_needed))
 
 
@@ -163,5 +164,6 @@ def force(session: Session, name: str, accept_risk: bool) -> None:
         raise click.UsageError(f"forcing may crash the kernel: revert {name} instead, or give --accept-risk")
     with session.core() as core:
         patch = core.patch(name)
+        session.subject = patch.name
         patch.force(accept_risk=accept_risk)
         changed(session, patch)

@@ -86,7 +86,7 @@ def unload(session: Session, name: str | None, replaced: bool, if_needed: bool) 
             text = "\n".join(f"{each}: unloaded" for each in names) or "no patch was replaced"
             session.result({"unloaded": names, "changed": bool(names)}, text)
             return
-        name = patch_name(name)
+        session.subject = name = patch_name(name)
         was_loaded = name in core or not if_needed
         if was_loaded:
             core.patch(name).unload()

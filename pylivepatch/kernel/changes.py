@@ -294,11 +294,14 @@ def _confirm(kernel: Kernel, name: str, window: float | None, if_needed: bool) -
             ) from None
         if enabled or window is not None:
             raise confirmation_expired(status, window) from None
+        why, again = f"it is {status.state}", ""
+        if status.state is not PatchState.REGISTERED:
+            why, again = f"{why}; it was not confirmed in time, or was reverted", " again"
         raise PatchStateError(
-            f"cannot confirm {name}: it is {status.state}; it was not confirmed in time, or was reverted",
+            f"cannot confirm {name}: {why}",
             errno=error.errno or errno.EINVAL,
             after="nothing has changed",
-            remedy="enable it again, with a time to confirm it in",
+            remedy=f"enable it{again}, with a time to confirm it in",
         ) from None
     return True
 
