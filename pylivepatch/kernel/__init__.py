@@ -20,7 +20,7 @@ import os
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, Self
 
 from pylivepatch.errors import BadDataError, ClosedError, PatchNotFoundError, UnsupportedError
 from pylivepatch.state import PatchStatus
@@ -133,8 +133,8 @@ class Kernel:
 
         if choice not in ("auto", "klpctl", "sysfs"):
             raise BadDataError(f"unknown backend {choice!r}", remedy="give auto, klpctl or sysfs")
-        self.root = Path(root).absolute()
-        self.sysfs = self.root / "sys"
+        self.root: Path = Path(root).absolute()
+        self.sysfs: Path = self.root / "sys"
         sysfs = SysfsBackend(self.root)
         captured = self.root.resolve() != Path("/")
         if captured and choice == "klpctl":
@@ -142,6 +142,9 @@ class Kernel:
         self._backend: Backend = sysfs if captured or choice == "sysfs" else _live_backend(choice, sysfs)
         self._pid = close_after_fork(self)
         self._closed = False
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what is connected to the kernel cannot be pickled or copied: it is of this process")
 
     @property
     def backend(self) -> Backend:

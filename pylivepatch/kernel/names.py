@@ -31,6 +31,12 @@ def patch_name(name: str) -> str:
     Raises:
         BadDataError: It cannot be a module's name. Nothing was asked of the kernel.
     """
+    if not isinstance(name, str):
+        raise BadDataError(
+            f"{name!r} is not the name of a patch: it is not a str",
+            after="nothing was asked of the kernel",
+            remedy="give the name of its module",
+        )
     spelled = name.replace("-", "_")
     if not name:
         why = "it is empty"
@@ -79,7 +85,7 @@ def confirm_seconds(window: float | None, *, owned: bool) -> float | None:
     Raises:
         BadDataError: It is neither.
     """
-    if window is None or (owned and window == math.inf) or 0 < window < LONGEST_WINDOW:
+    if window is None or (owned and window == math.inf) or (_is_number(window) and 0 < window < LONGEST_WINDOW):
         return window
     raise BadDataError(
         f"invalid confirm_within: {window}",
@@ -96,6 +102,10 @@ def timeout_seconds(timeout: float | None) -> float | None:
     """
     if timeout is None or timeout == math.inf:
         return None
-    if not timeout > 0:
+    if not _is_number(timeout) or not timeout > 0:
         raise BadDataError(f"timeout {timeout} is not above 0", remedy="give seconds, or None to wait for ever")
     return float(timeout)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -238,7 +238,7 @@ def cve_name(text: str) -> str:
     Raises:
         BadDataError: It is none.
     """
-    if not _CVE.match(text.upper()):
+    if not _CVE.match(str(text).upper()):
         raise BadDataError(f"{text!r} is not the name of a CVE", remedy="give one as CVE-2026-12345")
     return text.upper()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import shutil
@@ -95,9 +96,10 @@ def test_a_forked_child(enabling: Path) -> None:
 def test_connections_are_not_copied(enabling: Path) -> None:
     """Pickling a connection, or what came from it, says why not."""
     with Core(root=enabling) as core:
-        for thing in (core, core["plp_foreign"]):
-            with pytest.raises(TypeError, match="cannot be pickled"):
-                pickle.dumps(thing)
+        for thing in (core, core["plp_foreign"], core["plp_hold"].transition, core.kernel):
+            for copied in (pickle.dumps, copy.deepcopy):
+                with pytest.raises(TypeError, match="cannot be pickled or copied"):
+                    copied(thing)
 
 
 def test_patches_of_two_trees(enabling: Path, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from pylivepatch import BadDataError
 from pylivepatch._shim import lib
-from pylivepatch.kernel.names import LONGEST, module_options, patch_name, timeout_seconds
+from pylivepatch.kernel.names import LONGEST, confirm_seconds, module_options, patch_name, timeout_seconds
 
 
 def test_dashes_are_underscores() -> None:
@@ -24,9 +25,9 @@ def test_longest_name() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "two words", "../x", "..", ".", "a/b", "nul\0", "new\n", "ü", "x" * 56, "x" * 300],
+    ["", " ", "two words", "../x", "..", ".", "a/b", "nul\0", "new\n", "ü", "x" * 56, "x" * 300, None, 1, b"fix"],
 )
-def test_bad_names(name: str) -> None:
+def test_bad_names(name: Any) -> None:
     """What cannot be a module's name is refused, with the reason, and never echoed at length."""
     with pytest.raises(BadDataError, match="is not the name of a patch") as error:
         patch_name(name)
@@ -53,9 +54,12 @@ def test_timeouts() -> None:
     assert timeout_seconds(None) is None
     assert timeout_seconds(math.inf) is None
     assert timeout_seconds(2) == 2.0
-    for bad in (0, -1, math.nan):
+    bad: Any
+    for bad in (0, -1, math.nan, "5", [1]):
         with pytest.raises(BadDataError):
             timeout_seconds(bad)
+        with pytest.raises(BadDataError):
+            confirm_seconds(bad, owned=True)
 
 
 def test_the_longest_name_is_the_kernels() -> None:
