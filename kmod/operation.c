@@ -23,7 +23,6 @@
 #include <klpctl/klpctl.h>
 
 #include "clone.h"
-#include "compat.h"
 #include "core.h"
 #include "operation.h"
 #include "registry.h"
@@ -171,8 +170,7 @@ static int check_before(const struct klpctl_patch *patch, const char **why)
 		*why = "it relocates against a module, which cannot be done twice: load it anew";
 		return -EOPNOTSUPP;
 	}
-	/* One that is just being put down has ended: the core then lets others in. */
-	if (klpctl_core_in_transition() && klpctl_core_target() != KLP_TRANSITION_IDLE) {
+	if (klpctl_core_in_transition()) {
 		*why = "another patch is in transition";
 		return -EBUSY;
 	}

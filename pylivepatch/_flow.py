@@ -153,12 +153,12 @@ class Course:
         self.name = name
         self.target = target
         self.started = started
-        self.changed = True
-        self.reversed = False
+        self.changed: bool = True
+        self.reversed: bool = False
         self.window: float | None = None
         self.on_progress: OnProgress | None = None
         self.final: Progress | None = None
-        self.last = Progress(target, 0, 0, 0.0)
+        self.last: Progress = Progress(target, 0, 0, 0.0)
         self.error: LivepatchError | None = None
         self._kernel = kernel
         self._ours = ours

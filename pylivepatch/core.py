@@ -52,9 +52,12 @@ class BaseCore(Mapping[str, _P], Generic[_P]):
     def __repr__(self) -> str:
         return f"<Core {self.release} by {self._kernel.name}>"
 
-    # A mapping of other patches is not the same kernel, even if they have the same names.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        # A mapping of other patches is not the same kernel, even if they have the same names.
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Core cannot be pickled or copied: it is a connection of this process; open another there")

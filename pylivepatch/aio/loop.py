@@ -34,7 +34,7 @@ class Notifier:
     """
 
     def __init__(self) -> None:
-        self.generation = 0
+        self.generation: int = 0
         self._event = asyncio.Event()
 
     def notify(self) -> None:

@@ -78,7 +78,7 @@ class Boot:
     def __init__(
         self, store: Store | None = None, *, backend: Literal["auto", "klpctl", "sysfs"] = "auto"
     ) -> None:
-        self.store = store or Store()
+        self.store: Store = store or Store()
         self._backend: Literal["auto", "klpctl", "sysfs"] = backend
         self._core: Core | None = None
         self._marker: CrashMarker | None = None

@@ -119,10 +119,14 @@ class Extractor:
     def __init__(
         self, into: Extract, owner: str, match: Match, changes: Changes, patched: Parts, symbols: Symbols,
     ) -> None:
-        self.into, self.owner, self.match = into, owner, match
-        self.changes, self.patched, self.symbols = changes, patched, symbols
-        self.source = match.source
-        self.running = Running(owner, match, symbols)
+        self.into = into
+        self.owner = owner
+        self.match = match
+        self.changes = changes
+        self.patched = patched
+        self.symbols = symbols
+        self.source: str = match.source
+        self.running: Running = Running(owner, match, symbols)
         self._changed = {id(new) for _, new in changes.functions}
         self._made: dict[int, Symbol] = {}
         self._tables: dict[str, Section] = {}

@@ -20,8 +20,10 @@ class Running:
     """
 
     def __init__(self, owner: str, match: Match, symbols: Symbols) -> None:
-        self.owner, self.match, self.symbols = owner, match, symbols
-        self.source = match.source
+        self.owner = owner
+        self.match = match
+        self.symbols = symbols
+        self.source: str = match.source
 
     def original(self, part: Part, user: Part) -> Livepatch | str | None:
         """Return the symbol for a part of the original, or the name of an exported one.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pylivepatch.build import paths
 from pylivepatch.build.series import Text
@@ -27,7 +28,7 @@ class Source:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.top = tree.path.resolve()
+        self.top: Path = tree.path.resolve()
         self.changed: dict[str, bool] = {}
 
     def has(self, path: str) -> bool:

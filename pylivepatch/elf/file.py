@@ -70,7 +70,7 @@ class Image:
         # a quarter of the time that a command takes to start, and few read a file
         from elftools.elf.elffile import ELFFile
 
-        self.elf = ELFFile(io.BytesIO(data))
+        self.elf: ELFFile = ELFFile(io.BytesIO(data))
         self.order = "<" if self.elf.little_endian else ">"
 
     @classmethod

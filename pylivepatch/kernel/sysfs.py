@@ -49,7 +49,7 @@ class SysfsBackend:
     """Reads and writes below `root`."""
 
     def __init__(self, root: Path) -> None:
-        self.sysfs = root / "sys"
+        self.sysfs: Path = root / "sys"
         self._proc = root / "proc"
         self._patches = self.sysfs / "kernel/livepatch"
         if not self._patches.is_dir():

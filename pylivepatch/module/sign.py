@@ -58,14 +58,14 @@ class Signer:
         *,
         passphrase: str | Callable[[str], str] | None = None,
     ) -> None:
-        self.key = Path(key)
-        self.certificate = Path(certificate)
+        self.key: Path = Path(key)
+        self.certificate: Path = Path(certificate)
         program = shutil.which("openssl")
         if program is None:
             raise UnsupportedError("openssl is not installed", feature="sign", remedy="apt-get install openssl")
         self._program = program
         self._passphrase = ""
-        self.encrypted = b"ENCRYPTED" in _read(self.key, "private key")
+        self.encrypted: bool = b"ENCRYPTED" in _read(self.key, "private key")
         if self.encrypted:
             self._passphrase = os.environ.get(PASSPHRASE, "")
             if not self._passphrase and passphrase is not None:

@@ -35,7 +35,7 @@ class HealthCheck:
         self._timeout = timeout
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed at the end of the block)
         try:
-            self.process = subprocess.Popen(
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

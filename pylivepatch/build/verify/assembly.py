@@ -108,7 +108,7 @@ class Assembly:
         self.objects: dict[str, int] = {}
         self.binding: dict[str, str] = {}
         ident = re.search(r'^\t\.ident\t"(.*)"$', text, re.MULTILINE)
-        self.compiler = ident[1] if ident else ""
+        self.compiler: str = ident[1] if ident else ""
         self._local: set[str] = set()
         self._sections: dict[str, _Section] = {}
         self._out: list[str | tuple[str, int]] = []

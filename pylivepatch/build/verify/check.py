@@ -80,7 +80,8 @@ class Checker:
     """
 
     def __init__(self, evidence: Evidence) -> None:
-        self.evidence, self.kernel = evidence, evidence.kernel
+        self.evidence = evidence
+        self.kernel: Kernel = evidence.kernel
         texts = [(source, Assembly(constants.read(source.patched)), Assembly(source.orig) if source.object else None)
                  for source in evidence.sources]
         wanted = [((patched, (1, 2)), (orig, (0, 1, 2))) for _, patched, orig in texts]

@@ -60,7 +60,7 @@ class Closure:
     """
 
     def __init__(self, orig: Assembly, patched: Assembly) -> None:
-        self.sides = orig, patched
+        self.sides: tuple[Assembly, Assembly] = orig, patched
         self.same: set[int] = set()
         self.ambiguous: set[int] = set()
         self._pairs: dict[int, Atom] = {}

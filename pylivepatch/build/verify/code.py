@@ -55,7 +55,7 @@ class Code:
     """
 
     def __init__(self, data: bytes) -> None:
-        self.insns = _decoded(data)
+        self.insns: tuple[Insn, ...] = _decoded(data)
         self._starts = [insn.offset for insn in self.insns]
 
     @property

@@ -43,7 +43,8 @@ class Located:
     """
 
     def __init__(self, reference: Reference, running: Running) -> None:
-        self.reference, self.running = reference, running
+        self.reference = reference
+        self.running = running
         self.start: dict[int, int] = {}
         self.differing: list[str] = []
         self._votes: dict[int | str, Counter[int]] = defaultdict(Counter)

@@ -77,7 +77,9 @@ class Meaning:
     """
 
     def __init__(self, module: Module, kernel: Kernel, units: list[Unit]) -> None:
-        self.module, self.kernel, self.units = module, kernel, units
+        self.module = module
+        self.kernel = kernel
+        self.units = units
         self.replaced: list[set[int]] = [set() for _ in units]
         self.given: set[Place] = set()
         self.unproved: list[str] = []

@@ -93,7 +93,8 @@ class ObjectFile:
     """
 
     def __init__(self, sections: list[Sec], symbols: list[Sym]) -> None:
-        self.sections, self.symbols = sections, symbols
+        self.sections = sections
+        self.symbols = symbols
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Self:

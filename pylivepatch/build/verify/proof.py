@@ -56,11 +56,15 @@ class Copies:
     """
 
     def __init__(self, module: Module, kernel: Kernel, units: list[Unit], tables: Tables) -> None:
-        self.module, self.kernel, self.units, self.tables = module, kernel, units, tables
+        self.module = module
+        self.kernel = kernel
+        self.units = units
+        self.tables = tables
         self.complaints: list[str] = []
         self.notes: list[str] = []
-        self.functions = self.references = 0
-        self.meaning = Meaning(module, kernel, units)
+        self.functions: int = 0
+        self.references: int = 0
+        self.meaning: Meaning = Meaning(module, kernel, units)
         self._copies: dict[tuple[int, int], set[Place]] = defaultdict(set)
         self._owners: dict[Place, tuple[int, int]] = {}
         self._pending: list[tuple[int, Atom, Place]] = []

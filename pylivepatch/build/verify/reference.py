@@ -77,7 +77,9 @@ class Reference:
     """
 
     def __init__(self, source: str, text: Assembly, objects: Sequence[bytes]) -> None:
-        self.source, self.text = source, text
+        self.source = source
+        self.text = text
+        self.apart: ObjectFile
         self.apart, self._wide, *plain = (ObjectFile.parse(data, source) for data in objects)
         self._plain = plain[0] if plain else None
         self._spans = {factor: self._marks(object_) for factor, object_ in enumerate([*plain, self.apart, self._wide],
