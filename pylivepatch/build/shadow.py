@@ -16,6 +16,12 @@ from pylivepatch.lab import module as lab_module
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 
+_TOKEN = re.compile(
+    r"""^[ \t]*\#(?:"(?:\\.|[^"\\\n])*"|/\*.*?\*/|\\\n|[^\n])*"""  # a directive, to its end
+    r"""|/\*.*?(?:\*/|\Z)|//(?:\\\n|[^\n])*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\\\n|[()\n]|^\}""",
+    re.DOTALL | re.MULTILINE)
+_CONDITIONAL = re.compile(r"\s*#\s*(?:if|el|end)")
+
 
 def make_shadow(tree: Tree, into: Path, files: Sequence[FileDiff], units: Sequence[Unit]) -> Path:
     """Make a shadow of *tree* at *into*, with *files* as they become; the tree stays as it is.
@@ -61,41 +67,61 @@ def _mirror(tree: Path, into: Path, folder: PurePosixPath, real: set[PurePosixPa
 
 
 def _keep_lines(original: Path, changed: Path) -> None:
-    """Give the lines after each change the numbers that they had, so that __LINE__ stays in untouched functions."""
-    said = subprocess.run(["diff", "-U0", original, changed], capture_output=True, text=True, errors="surrogateescape",
-                          check=False).stdout
-    hunks = [tuple(int(number) if number else 1 for number in match) for match in _HUNK.findall(said)]
-    lines = changed.read_text(errors="surrogateescape").splitlines(keepends=True)
-    marks: dict[int, int] = {}
-    for index, (old, removed, new, added) in enumerate(hunks):
-        # a hunk without lines names the line before it
-        after_old = old + removed - (0 if removed else -1)
-        after_new = new + added - (0 if added else -1)
-        limit = hunks[index + 1][2] if index + 1 < len(hunks) else len(lines) + 1
-        place = _safe(lines, after_new - 1, limit - 1)
-        if place is not None and after_old != after_new:
-            marks[place] = after_old + place - (after_new - 1)
-    if marks:
-        out = []
-        for number, line in enumerate(lines):
-            if number in marks:
-                out.append(f"#line {marks[number]}\n")
-            out.append(line)
-        changed.write_text("".join(out), errors="surrogateescape")
+    """Give the lines after each change the numbers that they had, so that __LINE__ stays in untouched functions.
 
-
-def _safe(lines: list[str], start: int, end: int) -> int | None:
-    """Return the index of the first line from *start*, before *end*, that a #line can stand before.
-
-    That is after the end of a function or declaration, or at the beginning of one: never in a comment, in a macro's
-    definition or among the arguments of its call.
+    They are told again behind each #if, #else and #endif: what stands in a part that is left out has no effect, but for
+    the line that it takes.
     """
-    for index in range(max(start, 1), min(end, len(lines))):
-        before, line = lines[index - 1], lines[index]
-        if before.endswith("\\\n"):
-            continue
-        if before.startswith("}"):
-            return index
-        if not before.strip() and re.match(r"[A-Za-z_]", line) and not re.match(r"\w+:", line):
-            return index
-    return None
+    said = subprocess.run(["diff", "-aU0", original, changed], capture_output=True, text=True,
+                          errors="surrogateescape", check=False).stdout
+    text = changed.read_text(errors="surrogateescape")
+    unsafe, conditional = _lines(text)
+    moved: dict[int, int | None] = {}  # from which line on by how many; None where there was none
+    for found in _HUNK.findall(said):
+        old, removed, new, added = (int(number) if number else 1 for number in found)
+        # a hunk without lines names the line before it
+        start, end = new + (not added), new + added + (not added)
+        moved[start] = None
+        moved[end] = old + removed + (not removed) - end
+    by: int | None = 0
+    wanted = shifted = False
+    out = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if number in moved:
+            by, wanted = moved[number], True
+        if wanted and by is not None and number not in unsafe and number < len(lines):
+            shifted |= by != 0
+            if shifted:
+                out.append(f"#line {number + by}")
+            wanted = False
+        out.append(line)
+        wanted |= number in conditional and number >= min(moved, default=number + 1)
+    changed.write_text("\n".join(out), errors="surrogateescape")
+
+
+def _lines(text: str) -> tuple[set[int], set[int]]:
+    """Return the lines of C that no #line can stand before, and those that decide what is left out.
+
+    It cannot stand in a comment, in the definition of a macro, or among the arguments of its call.
+    """
+    unsafe, conditional = set(), set()
+    line, depth = 1, 0
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token == "\n":
+            line += 1
+            if depth:
+                unsafe.add(line)
+        elif token in "()":
+            depth = max(depth + (1 if token == "(" else -1), 0)
+        elif token == "}":
+            depth = 0  # whatever the branches of an #if have opened
+            unsafe.discard(line)
+        else:
+            inside = token.count("\n")
+            unsafe.update(range(line + 1, line + inside + 1))
+            line += inside
+            if _CONDITIONAL.match(token):
+                conditional.add(line)
+    return unsafe, conditional

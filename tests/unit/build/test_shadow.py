@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from pylivepatch.build.diff import FileDiff
 from pylivepatch.build.shadow import _keep_lines, make_shadow
@@ -41,10 +45,9 @@ FUNCTIONS = "int a(void)\n{\n\treturn 1;\n}\n\nint b(void)\n{\n\treturn __LINE__
 
 
 def test_lines_after_a_change_keep_their_numbers(tmp_path: Path) -> None:
-    """The mark stands after the function that changed, and tells the number of the line behind it."""
+    """The mark stands behind what changed, and tells the number of the line behind it."""
     made = kept(tmp_path, FUNCTIONS, FUNCTIONS.replace("return 1;", "int x = 1;\n\n\treturn x;"))
-    assert made.index("#line 5\n") > made.index("return x;")
-    assert made.index("#line 5\n") < made.index("int b(void)")
+    assert made.endswith("return x;\n#line 4\n}\n" + FUNCTIONS.partition("}\n")[2])
 
 
 def test_no_mark_where_nothing_shifts(tmp_path: Path) -> None:
@@ -56,5 +59,52 @@ def test_no_mark_inside_a_macro(tmp_path: Path) -> None:
     """A definition that goes on over several lines is not torn."""
     before = "#define M(x) \\\n\tdo { \\\n\t\tx; \\\n\t} while (0)\n\nint a;\n"
     made = kept(tmp_path, before, before.replace("\t\tx; \\\n", "\t\tx; \\\n\t\tx; \\\n"))
-    assert made.index("#line 6\n") > made.index("while (0)")
-    assert made.endswith("#line 6\nint a;\n")
+    assert made.endswith("while (0)\n#line 5\n\nint a;\n")
+
+
+BODY = """#include "a.h"
+#ifdef OFF
+int off;
+#else
+int on;
+#endif
+/* what is
+   said */
+static int warn(const char *text,
+                int n);
+\f
+int last(void)
+{
+	return other("(", '"',
+		1)
+		+ __LINE__;
+}
+int end = __LINE__;
+"""
+
+
+@pytest.mark.parametrize(("before", "added"), [
+    ("#include", "#include \"b.h\"\n"), ("#ifdef", "\n/* more */\n"), ("int off;", "int of2;\n"),
+    ("#else", "/* ( */\n"),
+    ("   said", "   being\n"), ("                int n", "                int m,\n"), ("\f", "\f\n/* \x0b\f */\n"),
+    ("\t\t1", "\t\t0,\n"), ("int end", "int x;\n#if 0\n#endif\n"),
+])
+def test_no_line_moves(before: str, added: str, tmp_path: Path) -> None:
+    """Wherever lines come, and wherever they go, what is behind them keeps its number."""
+    for name in ("a.h", "b.h"):
+        (tmp_path / name).write_text("")
+    more = BODY.replace(before, added + before, 1)
+    for one, other in ((BODY, more), (more, BODY)):
+        kept(tmp_path, one, other)
+        said = [subprocess.run(["cpp", tmp_path / name], check=True, capture_output=True, text=True).stdout
+                for name in ("old.c", "new.c")]
+        ends = [re.findall(r"[+=] (\d+)", text) for text in said]
+        assert ends[0] == ends[1]
+
+
+def test_changes_that_make_up_for_each_other(tmp_path: Path) -> None:
+    """Two lines come, and two others go further below: what is between and behind them keeps its number."""
+    text = "".join(f"int x{number} = __LINE__;\n" for number in range(9))
+    kept(tmp_path, text, text.replace("int x2", "\n\nint x2").replace("int x5 = __LINE__;\nint x6 = __LINE__;\n", ""))
+    said = subprocess.run(["cpp", tmp_path / "new.c"], check=True, capture_output=True, text=True).stdout
+    assert re.findall(r"int x(\d) = (\d)", said) == [(str(n), str(n + 1)) for n in (0, 1, 2, 3, 4, 7, 8)]
