@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,15 +304,18 @@ class _Job:
     ) -> _Compared | None:
         unit = before.unit
         orig, patched = Parts(before.named), Parts(after.named)
+        recalled: Set[str] = frozenset()
         if before.types_digest != after.types_digest:
             exported = {part.name for part in orig.functions() if part.is_global and part.name in symbols.exports}
             found = layout.check(unit.source, before.types, after.types, exported)
             self.notes += [note for note in found.notes if note not in self.notes]
-            for name in sorted(found.recalled):
+            recalled = found.recalled
+            for name in sorted(recalled):
                 part = orig.named(name)
                 if part is not None and part.is_global:
                     self._check_callers(name, unit.source, {one.source for one in touched})
         changes = compare(unit.source, orig, patched)
+        changes.recalled = recalled
         declares = any(part.section.name.startswith(tables.CALLBACK) for part in patched.all)
         if not (changes.functions or changes.new_names(patched) or declares):
             return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from pylivepatch.build import tables
@@ -33,6 +34,7 @@ class Changes:
         pairs: For each part of the patched object its original.
         first: For each changed function the offset of the first difference in the patched code.
         notes: What the patch does without.
+        recalled: Names of the functions that are called in another way.
     """
 
     functions: list[tuple[Part, Part]] = field(default_factory=list)
@@ -41,6 +43,7 @@ class Changes:
     pairs: dict[int, Part] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    recalled: Set[str] = frozenset()
 
     def original(self, part: Part) -> Part | None:
         """Return the original of *part* of the patched object, or None when it is new."""
@@ -56,7 +59,8 @@ class Changes:
         moved = {id(part): found for part in patched.all if part.symbols and (found := other.named(part.name))}
         return Changes(
             [(old, moved[id(new)]) for old, new in self.functions], [moved[id(part)] for part in self.added],
-            self.removed, {id(moved[new]): old for new, old in self.pairs.items()}, self.first, self.notes)
+            self.removed, {id(moved[new]): old for new, old in self.pairs.items()}, self.first, self.notes,
+            self.recalled)
 
 
 _EXPORTED = re.compile(r"^(?:___ksymtab(?:_gpl)?\+|__ksymtab_|__kstrtab(?:ns)?_|__export_symbol_)")

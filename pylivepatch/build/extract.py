@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Take the changed functions out of a patched object, with what they need and nothing else.
 
-New code calls new code. A pointer to a function that existed before leads to the original, so that it is still good
-when the patch has been reverted; through the original, the call reaches the new code as long as the patch is enabled.
-Data that existed before is the running kernel's own.
+A function that existed before is reached through the original, by calls and by pointers: so they are still good when
+the patch has been reverted, they get the new code as long as the patch is enabled, and that of a later patch when one
+is on top. Only what may run while the patch is not enabled calls the new code itself, and so do callers of what is
+called in another way. Data that existed before is the running kernel's own.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ class Extractor:
         self._made: dict[int, Symbol] = {}
         self._tables: dict[str, Section] = {}
         self._pending: list[Part] = []
+        self._apart = self._running_apart()
         for part in changes.new_names(patched):
             if changes.original(part) is None:
                 self._check_moved(part)
@@ -151,6 +153,21 @@ class Extractor:
                 self._callback(part)
         self._drain()
         self._check_tables()
+
+    def _running_apart(self) -> set[int]:
+        """Return the new code that may run while the patch is not enabled: callbacks, and what is called by pointers.
+
+        There, the kernel's functions have their old code.
+        """
+        pending = [ref.part for user in self.patched.all for ref in user.refs
+                   if ref.part is not None and ref.part.is_func and not (ref.branch or ref.at)]
+        found: set[int] = set()
+        while pending:
+            part = pending.pop()
+            if id(part) not in found and self.changes.original(part) is None:
+                found.add(id(part))
+                pending += [ref.part for ref in part.refs if ref.part is not None and ref.part.is_func]
+        return found
 
     def take(self, part: Part) -> Symbol:
         """Take out a part that another source refers to; one that was static is the kernel's own."""
@@ -343,8 +360,9 @@ class Extractor:
             return self._external(ref.external), ref.at
         old = self.changes.original(part)
         if part.is_func and old is not None and not part.is_cold:
-            if id(part) in self._changed and (ref.branch or ref.at):
-                # a call, or a label inside the function
+            direct = part.name in self.changes.recalled or id(user) in self._apart
+            if id(part) in self._changed and (ref.at or (ref.branch and direct)):
+                # a label inside the function, or a call
                 return self._place(part, ref.at)
             return self._running(old, user), ref.at
         if part.is_func and old is None and not (ref.branch or part is user or part.is_cold or part.is_clone

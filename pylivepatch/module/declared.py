@@ -32,6 +32,9 @@ _FUNC = re.compile(rb"[A-Za-z_.$][\w.$]*\Z")
 _OBJECT = re.compile(rb"[\w-]+\Z")
 _ALLOC, _EXEC = 0x2, 0x4
 _POINTER = 8
+_CLONE = re.compile(r"(\w+)\.(?:isra|constprop|part)\b(?!.*\.cold)")
+# Relocations that are a distance from the end of the field to a function, and that end: R_X86_64_PC32, _PLT32.
+_DISTANCE = {"EM_X86_64": ({2, 4}, 4)}
 # Relocations that are a whole 64-bit address.
 _ADDRESS = {"EM_X86_64": 1, "EM_AARCH64": 257, "EM_PPC64": 38, "EM_S390": 22, "EM_LOONGARCH": 2, "EM_RISCV": 2}
 # struct klp_patch { mod, objs, states, replace }
@@ -56,6 +59,18 @@ class Declared(NamedTuple):
     replace: bool
 
 
+class Code(NamedTuple):
+    """What other code of a patch has of the functions that it replaces.
+
+    Attributes:
+        called: Replaced functions whose new code other code of the patch calls itself, and not through the kernel.
+        cloned: Names of functions of which the patch has specialised copies: `.isra`, `.constprop`, `.part`.
+    """
+
+    called: frozenset[tuple[str, str]]
+    cloned: frozenset[str]
+
+
 class UnreadableError(Exception):
     """The declaration cannot be read from the file; says why."""
 
@@ -69,11 +84,23 @@ def declared(image: Image) -> Declared:
     return _Reader(image).patch()
 
 
+def code(image: Image) -> Code:
+    """Read what code of a patch does not reach through the kernel, so that a later patch has no effect there.
+
+    Calls within one section may have no relocation, and code that the compiler inlined has no name: they are not seen.
+
+    Raises:
+        UnreadableError: What it replaces cannot be read.
+    """
+    return _Reader(image).code()
+
+
 class _Reader:
     def __init__(self, image: Image) -> None:
         self._image = image
         self._kind = _ADDRESS.get(str(image.elf["e_machine"]))
         self._pointers = dict(self._relocations())
+        self._new: dict[Place, tuple[str, str]] = {}
         self._sizes = {
             Place(symbol.section, symbol.value): symbol.size
             for symbol in image.symbols
@@ -92,6 +119,24 @@ class _Reader:
         if len(found) != 1:
             raise UnreadableError(why if not found else "it has more than one struct klp_patch")
         return found[0]
+
+    def code(self) -> Code:
+        """Find what the code of the patch refers to by itself."""
+        self.patch()
+        kinds, width = _DISTANCE.get(str(self._image.elf["e_machine"]), (set[int](), 0))
+        symbols = self._image.symbols
+        called = set()
+        for section in self._image.sections:
+            if section["sh_type"] != "SHT_RELA" or not self._holds_code(section["sh_info"]):
+                continue
+            for offset, info, addend in struct.iter_unpack(f"{self._image.order}QQq", self._image.bytes_of(section)):
+                symbol = symbols[info >> 32]
+                start = Place(symbol.section, symbol.value + addend + width)
+                own = start.section == section["sh_info"] and 0 <= offset - start.offset < self._sizes.get(start, 0)
+                if info & 0xFFFFFFFF in kinds and start in self._new and not own:
+                    called.add(self._new[start])
+        cloned = (_CLONE.match(symbol.name) for symbol in symbols if self._holds_code(symbol.section))
+        return Code(frozenset(called), frozenset(found[1] for found in cloned if found))
 
     def _relocations(self) -> Iterator[tuple[Place, Place]]:
         symbols = self._image.symbols
@@ -147,12 +192,15 @@ class _Reader:
         starts = self._follow(place, _FUNCS, code=False)
         if starts is None:
             raise UnreadableError(f"what its object {name} points to is not data")
-        return Object(name, tuple(self._func(each) for each in self._elements(starts, {_OLD_NAME, _NEW_FUNC}, set())))
+        places = self._elements(starts, {_OLD_NAME, _NEW_FUNC}, set())
+        return Object(name, tuple(self._func(name, each) for each in places))
 
-    def _func(self, place: Place) -> Func:
+    def _func(self, owner: str, place: Place) -> Func:
         name = self._string(place, _OLD_NAME, _FUNC)
-        if self._follow(place, _NEW_FUNC, code=True) is None:
+        new = self._follow(place, _NEW_FUNC, code=True)
+        if new is None:
             raise UnreadableError(f"what is to replace {name} is not code")
+        self._new[new] = owner, name
         sympos = struct.unpack(f"{self._image.order}Q", self._bytes(place, _SYMPOS, _POINTER))[0]
         return Func(name, sympos)
 

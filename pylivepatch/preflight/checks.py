@@ -38,6 +38,7 @@ _RAISED: dict[str, tuple[type[KernelError], int]] = {
     "transition": (TransitionBusyError, errno.EBUSY),
     "owner": (PatchRejectedError, errno.EBUSY),
     "build": (PatchRejectedError, errno.ENOEXEC),
+    "bypassed": (PatchRejectedError, errno.EINVAL),
     "signature": (PatchRejectedError, errno.EKEYREJECTED),
     "lockdown": (AccessError, errno.EPERM),
     "modules-disabled": (AccessError, errno.EPERM),
@@ -51,7 +52,7 @@ def find(candidate: Candidate) -> list[Finding]:
         ModuleFileError: The file is damaged.
     """
     found = [*_file(candidate), *_system(candidate), *_patch(candidate)]
-    found += [*functions.look(candidate), *functions.owners(candidate)]
+    found += [*functions.look(candidate), *functions.bypassed(candidate), *functions.owners(candidate)]
     found += symbols.look(candidate)
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
@@ -65,7 +66,7 @@ def refuse(candidate: Candidate) -> None:
     Raises:
         LivepatchError: As the kernel would refuse it, with the finding's words.
     """
-    found = [*_file(candidate), *_system(candidate), *_patch(candidate)]
+    found = [*_file(candidate), *_system(candidate), *_patch(candidate), *functions.bypassed(candidate)]
     if candidate.stage is Stage.LOAD and not _is_fatal(found):
         found += functions.owners(candidate)
     for finding in found:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pylivepatch.elf.file import Image
+from pylivepatch.errors import LivepatchError
 from pylivepatch.kernel import probes
-from pylivepatch.module.declared import Declared
+from pylivepatch.module.declared import Declared, UnreadableError, code
+from pylivepatch.module.info import module_file
 from pylivepatch.preflight.candidate import ROOT, Candidate, fatal, info, unchecked, warning
 from pylivepatch.state import PatchState
 
@@ -36,6 +39,35 @@ def look(candidate: Candidate) -> Iterator[Finding]:
         for status in candidate.patches:
             if status.state is PatchState.ENABLED and status.name != candidate.name:
                 yield info("replaces", status.name, "it is enabled, and is replaced when this patch is enabled")
+
+
+def bypassed(candidate: Candidate) -> Iterator[Finding]:
+    """Look for patches that have code of their own of a function, which this patch on top would not reach."""
+    if not isinstance(candidate.declared, Declared) or candidate.declared.replace:
+        return
+    for status in candidate.patches:
+        if status.name == candidate.name or status.state is not PatchState.ENABLED:
+            continue
+        path = module_file(candidate.root, candidate.release, status.name)
+        if path is None:
+            theirs = {(part.name, func.name) for part in status.objects for func in part.funcs}
+            if theirs & candidate.functions.keys() and theirs - candidate.functions.keys():
+                yield unchecked(status.name, "whether its code reaches this patch: its file is not installed")
+            continue
+        try:
+            own = code(Image.read(path))
+        except (UnreadableError, LivepatchError, ValueError) as error:
+            yield unchecked(status.name, f"whether its code reaches this patch: {error}")
+            continue
+        for part, func in candidate.functions:
+            if (part, func) in own.called or func in own.cloned:
+                yield fatal(
+                    "bypassed",
+                    func,
+                    f"{status.name}, which is enabled, has code of this function that it calls itself: this patch on "
+                    "top would have no effect there",
+                    "make one patch of both diffs that replaces it: pylivepatch build --replace",
+                )
 
 
 def owners(candidate: Candidate) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import pytest
 
 from pylivepatch import Func, Object
 from pylivepatch.elf.file import Image
-from pylivepatch.module.declared import UnreadableError, declared
+from pylivepatch.module.declared import UnreadableError, code, declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +99,27 @@ def test_stripped(build_module: Callable[..., Path]) -> None:
     subprocess.run(["strip", "--strip-unneeded", path], check=True)
     with pytest.raises(UnreadableError, match=r"size of an array|no struct klp_patch"):
         declared(Image.read(path))
+
+
+CALLED = """
+#define APART(name) __attribute__((noinline, used, section(".text." #name)))
+static int APART(b) b(int n) { return n ? b(n - 1) + (n & 1) : 7; }
+static int APART(c) c(int n) { __asm__(""); return n; }
+static int APART(d) d(int n) { __asm__(""); return n + 2; }
+static int (*pointer)(int) = d;
+static int APART(a) a(int n);
+static int clone(int n) __asm__("part.isra.0");
+static int APART(clone) clone(int n) { __asm__(""); return n; }
+static int APART(a) a(int n) { return %s + pointer(n); }
+static struct klp_func funcs[] = { { "a", a }, { "b", b }, { "c", c }, { "d", d }, { 0 } };
+static struct klp_object objs[] = { { 0, funcs }, { 0 } };
+"""
+
+
+@pytest.mark.parametrize(("call", "called"), [
+    ("b(n)", {"b"}), ("c(n) + clone(n)", {"c"}), ("b(n) + c(n)", {"b", "c"}), ("n", set())])
+def test_what_code_of_the_patch_calls_itself(build_module: Callable[..., Path], call: str, called: set[str]) -> None:
+    """A call has a relocation to the new code; a function that calls itself, and data with one, do not count."""
+    found = code(Image.read(build_module(extra=structs() + CALLED % call + PATCH % 0)))
+    assert found.called == {("vmlinux", name) for name in called}
+    assert found.cloned == {"part"}

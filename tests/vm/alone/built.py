@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-from pylivepatch import Core
+from pylivepatch import Core, PatchRejectedError, Severity
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
 
@@ -59,6 +61,26 @@ def seen(case: dict[str, Any]) -> bool:
     return re.search(case["after"], case["said"], re.MULTILINE) is not None
 
 
+def refused(core: Core, folder: Path, case: dict[str, Any]) -> None:
+    """See that it is refused on top of what is enabled, when that has an installed file, which tells why."""
+    store = Path("/var/lib/pylivepatch", os.uname().release)
+    store.mkdir(parents=True, exist_ok=True)
+    [other] = case["below"]
+    path = folder / f"plp_{case['name']}.ko"
+    installed = Path(shutil.copy(folder / f"plp_{other}.ko", store))
+    found = [finding for finding in core.preflight(path) if finding.code == "bypassed"]
+    assert [(finding.subject, finding.severity) for finding in found] == [(case["bypassed"], Severity.FATAL)], found
+    said = ""
+    try:
+        core.load(path)
+    except PatchRejectedError as error:
+        said = str(error)
+    assert found[0].message in said
+    installed.unlink()
+    unknown = [finding for finding in core.preflight(path) if finding.code in ("bypassed", "not-checked")]
+    assert [(finding.code, finding.subject) for finding in unknown] == [("not-checked", f"plp_{other}")], unknown
+
+
 def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
     """Load, enable, look, revert, look, unload; twice enabled when it is registered."""
     name = case["name"]
@@ -67,7 +89,15 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
         log.expect(case["log"])
     for module in case["modules"]:
         subprocess.run(["modprobe", *module.split()], check=True)
+    below = [core.load(folder / f"plp_{other}.ko") for other in case["below"]]
+    for other in below:
+        other.enable(timeout=SECONDS)
     assert not seen(case), "before the patch"
+    if case["bypassed"]:
+        refused(core, folder, case)
+        for other in below:
+            other.revert(timeout=SECONDS)
+            other.unload()
     patch = core.load(folder / f"plp_{name}.ko")
     if case["foreign"]:
         if transition := patch.transition:
@@ -85,6 +115,9 @@ def live(core: Core, folder: Path, case: dict[str, Any]) -> None:
         assert seen(case), "enabled again"
         patch.revert(timeout=SECONDS)
     patch.unload()
+    for other in below if not case["bypassed"] else ():
+        other.revert(timeout=SECONDS)
+        other.unload()
     for module in [*case["modules"], *case["late"]]:
         subprocess.run(["rmmod", module.split()[0]], check=True)
     log.check()

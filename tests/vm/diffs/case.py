@@ -31,6 +31,8 @@ class Case:
         check: A shell command, run in the guest.
         after: What it prints when the patch is enabled, and does not print otherwise.
         modules: Modules to load before the patch, with their parameters: systemd has dummy make no device.
+        below: Cases whose patches are enabled before this one.
+        bypassed: The function for which it is refused then: what is enabled has code of its own of it.
         late: Modules to load when the patch is enabled already.
         log: What the kernel may say meanwhile.
         warning: What the warning says that the new code makes the kernel print, with a stack that leads through it.
@@ -47,6 +49,8 @@ class Case:
     check: str
     after: str
     modules: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+    bypassed: str = ""
     late: tuple[str, ...] = ()
     log: str = ""
     warning: str = ""

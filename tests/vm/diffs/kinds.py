@@ -26,6 +26,10 @@ open("/proc/sys/net/core/bpf_jit_enable", "w").write("0")
 print("kept", run(5))
 open("/proc/sys/net/core/bpf_jit_enable", "w").write("1")
 '"""
+DECIMAL = ("void seq_put_decimal_ull(struct seq_file *m, const char *delimiter,\n"
+           "			 unsigned long long num)\n{\n")
+WIDTH = "	if (!width)\n		width = 1;\n"
+SMAPS, SMAPS_END = "fs/proc/task_mmu.c", "	seq_puts(m, \" kB\\n\");\n}\n\nstatic int show_smap("
 SLEEPER = "sleep 3 | cat & sleep 0.5; cat /proc/$(pgrep -nx cat)/stack; wait"
 
 KINDS = (
@@ -85,9 +89,27 @@ KINDS = (
              "	struct new_utsname tmp;\n\n	down_read(&uts_sem);\n	memcpy(&tmp, utsname(), sizeof(tmp));\n	up_read(&uts_sem);\n"
              "	strlcat(tmp.sysname, \".plp\", sizeof(tmp.sysname));\n"),
          frozenset({"__x64_sys_newuname", "__ia32_sys_newuname"}), "uname -s", r"^Linux\.plp$"),
+    Case("beneath", "a function, and one that calls it: both change",
+         one("fs/seq_file.c", WIDTH, "	if (delimiter && delimiter[0] == 'v')\n		seq_puts(m, \"one \");\n" + WIDTH)
+         + one("fs/seq_file.c", DECIMAL, DECIMAL + "	if (!m)\n		return;\n"),
+         frozenset({"seq_put_decimal_ull_width", "seq_put_decimal_ull"}), "cat /proc/self/status",
+         "^voluntary_ctxt_switches:\tone "),
+    Case("on_top", "what a patch beneath calls, too, gets the code of the patch on top",
+         one("fs/seq_file.c", WIDTH, "	if (delimiter && delimiter[0] == 'v')\n		seq_puts(m, \"two \");\n" + WIDTH),
+         frozenset({"seq_put_decimal_ull_width"}), "cat /proc/self/status", "^voluntary_ctxt_switches:\ttwo ",
+         below=("beneath",)),
+    Case("called_otherwise", "a function that returns something with the diff: its caller needs the new code",
+         one(SMAPS, "static void __show_smap(", "static unsigned long __show_smap(")
+         + one(SMAPS, SMAPS_END, SMAPS_END.replace("}", "	return mss->resident;\n}", 1))
+         + one(SMAPS, "	__show_smap(m, &mss, false);\n",
+               "	if (__show_smap(m, &mss, false))\n		seq_puts(m, \"plp: there\\n\");\n"),
+         frozenset(), "cat /proc/self/smaps", "^plp: there"),
+    Case("no_way_there", "a change of that function, which would have no effect on top",
+         one(SMAPS, SMAPS_END, SMAPS_END.replace(" kB", " KB")),
+         frozenset({"__show_smap"}), "cat /proc/self/smaps", "^Locked: .* KB", below=("called_otherwise",),
+         bypassed="__show_smap"),
     Case("exported_pointer", "a changed function that is exported, called and pointed to, with a cold part",
-         one("fs/seq_file.c", "void seq_put_decimal_ull(struct seq_file *m, const char *delimiter,\n			 unsigned long long num)\n{\n",
-             "void seq_put_decimal_ull(struct seq_file *m, const char *delimiter,\n			 unsigned long long num)\n{\n"
+         one("fs/seq_file.c", DECIMAL, DECIMAL +
              "	if (unlikely(m->size == 77)) {\n		pr_err(\"plp: cold\\n\");\n		dump_stack();\n	}\n"
              "	if (delimiter && delimiter[0] == 'v')\n		seq_printf(m, \"%ps \", (void *)seq_put_decimal_ull);\n"),
          frozenset({"seq_put_decimal_ull"}), "cat /proc/self/status", "^seq_put_decimal_ull voluntary_ctxt_switches:"),
