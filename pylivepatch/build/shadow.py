@@ -16,6 +16,9 @@ from pylivepatch.lab import module as lab_module
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 
+_KPATCH = ("kpatch-macros.h", "kpatch-syscall.h")
+"""What diffs for kpatch-build include."""
+
 _TOKEN = re.compile(
     r"""^[ \t]*\#(?:"(?:\\.|[^"\\\n])*"|/\*.*?\*/|\\\n|[^\n])*"""  # a directive, to its end
     r"""|/\*.*?(?:\*/|\Z)|//(?:\\\n|[^\n])*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\\\n|[()\n]|^\}""",
@@ -47,6 +50,8 @@ def make_shadow(tree: Tree, into: Path, files: Sequence[FileDiff], units: Sequen
     if headers is not None and not (into / "include/klpctl").exists():
         (into / "include").mkdir(exist_ok=True)
         (into / "include/klpctl").symlink_to(headers / "include/klpctl")
+        for name in _KPATCH:
+            (into / "include" / name).symlink_to("klpctl/kpatch-macros.h")
     for file in files:
         with open(into / file.path, "xb") as made:  # never through a link
             made.write(file.after)

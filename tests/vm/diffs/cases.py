@@ -201,13 +201,13 @@ CASES = (
          + one(VERSION, "#include <linux/utsname.h>\n",
                "#include <linux/utsname.h>\n#include <linux/sched/task.h>\n#include <klpctl/patch.h>\n"),
          frozenset({"version_proc_show"}), "cat /proc/version", "plp=2,5 Linux"),
-    Case("callbacks_only", "callbacks of a source of which no function changes",
+    Case("callbacks_only", "callbacks of a source of which no function changes, in kpatch-build's words",
          one(VERSION, VERSION_SHOW,
-             "static int plp_set(struct klp_object *obj)\n{\n	strscpy(init_uts_ns.name.domainname, \"plp\", 9);\n	return 0;\n}\n"
-             "KLPCTL_PRE_PATCH(plp_set);\n\n"
-             "static void plp_reset(struct klp_object *obj)\n{\n	strscpy(init_uts_ns.name.domainname, \"(none)\", 9);\n}\n"
-             "KLPCTL_POST_UNPATCH(plp_reset);\n\n" + VERSION_SHOW)
-         + one(VERSION, "#include <linux/utsname.h>\n", "#include <linux/utsname.h>\n#include <klpctl/patch.h>\n"),
+             "static int plp_set(patch_object *obj)\n{\n	strscpy(init_uts_ns.name.domainname, \"plp\", 9);\n	return 0;\n}\n"
+             "KPATCH_PRE_PATCH_CALLBACK(plp_set);\n\n"
+             "static void plp_reset(patch_object *obj)\n{\n	strscpy(init_uts_ns.name.domainname, \"(none)\", 9);\n}\n"
+             "KPATCH_POST_UNPATCH_CALLBACK(plp_reset);\n\n" + VERSION_SHOW)
+         + one(VERSION, "#include <linux/utsname.h>\n", '#include <linux/utsname.h>\n#include "kpatch-macros.h"\n'),
          frozenset(), "cat /proc/sys/kernel/domainname", "^plp$", called=True),
     Case("new_export", "a change with an export that is new, which the patch does without",
          one("fs/filesystems.c", '		seq_printf(m, "%s\\t%s\\n",\n', '		seq_printf(m, "plp_%s\\t%s\\n",\n')
