@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,8 @@ class Commands(click.Group):
     ) -> Any:
         """Run the command line; a usage error is JSON, too, when that is asked for."""
         words = list(sys.argv[1:] if args is None else args)
-        if not standalone_mode or "--json" not in words:
+        # What follows "--" is for another command.
+        if not standalone_mode or "--json" not in itertools.takewhile(lambda word: word != "--", words):
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
         try:
             sys.exit(super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or 0)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import click
 
 from pylivepatch import lab as stock
 from pylivepatch.cli._data import error_data
+from pylivepatch.cli._session import Session, json_option
 from pylivepatch.errors import LivepatchError, UnsupportedError
 from pylivepatch.lab import archive
 from pylivepatch.lab import kernel as stock_kernel
@@ -32,8 +32,8 @@ def lab() -> None:
     """Try things on stock kernels in QEMU."""
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"pylivepatch lab: {message}", err=True)
+def _fail(session: Session, error: LivepatchError, status: int) -> NoReturn:
+    session.error(error_data(error), str(error))
     sys.exit(status)
 
 
@@ -62,18 +62,19 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
 @click.option("--append", "parameters", default="", metavar="TEXT", help="More of the kernel's command line.")
 @click.option("--console", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep what the guest's console said in FILE.")
-@click.option("--json", "as_json", is_flag=True,
-              help="Keep COMMAND's output and print one JSON object at the end, with how it all ended.")
+@json_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
 def run(
-    kernel: str, flavour: str, suite: str, cpus: int, memory: str, shares: tuple[str, ...], modules: tuple[Path, ...],
-    variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str, console: Path | None,
-    as_json: bool, command: tuple[str, ...],
+    session: Session, kernel: str, flavour: str, suite: str, cpus: int, memory: str, shares: tuple[str, ...],
+    modules: tuple[Path, ...], variables: tuple[str, ...], timeout: float, klpctl: bool, kaslr: bool, parameters: str,
+    console: Path | None, command: tuple[str, ...],
 ) -> None:
     """Run COMMAND as root in a guest with a stock kernel and exit with its exit status.
 
     The guest has the pylivepatch package and command, klpctl for `modprobe klpctl`, and udevd. Everything
-    but the shared directories is forgotten when it ends.
+    but the shared directories is forgotten when it ends. With --json COMMAND's output is kept, and printed at
+    the end in one JSON object with how it all ended.
 
     Exit status: COMMAND's own; 125 when the guest was lost (died or hung) or could not be started, with the
     end of its console; 130 when interrupted; 9 when this machine cannot run the lab; 2 for wrong usage.
@@ -85,7 +86,7 @@ def run(
             raise click.UsageError(f"--env {variable!r}: expected NAME=VALUE")
         environment[name] = value
     booted: list[stock.Kernel] = []
-    kept = (stock.Kept(), stock.Kept()) if as_json else (None, None)
+    kept = (stock.Kept(), stock.Kept()) if session.json else (None, None)
     status: int | None = None
     failure: LivepatchError | None = None
     before = signal.signal(signal.SIGTERM, _terminated)
@@ -99,21 +100,23 @@ def run(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except KeyboardInterrupt:
-        _fail("interrupted; the guest was stopped", EXIT_INTERRUPTED)
+        session.error({"type": "Interrupted", "message": "interrupted; the guest was stopped"},
+                      "interrupted; the guest was stopped")
+        sys.exit(EXIT_INTERRUPTED)
     except LivepatchError as error:
-        if not as_json:
-            _fail(str(error), _status(error))
+        if not session.json:
+            _fail(session, error, _status(error))
         failure = error
     finally:
         signal.signal(signal.SIGTERM, before)
-    if as_json:
+    if session.json:
         stdout, stderr = (stream.getvalue().decode(errors="replace") if stream else "" for stream in kept)
         lost = failure if isinstance(failure, stock.GuestLostError) else None
-        click.echo(json.dumps({
+        session.result({
             "kernel": booted[0].release if booted else None, "flavour": flavour, "status": status, "stdout": stdout,
             "stderr": stderr, "lost": lost.reason if lost else None, "console": lost.console if lost else None,
             "error": error_data(failure) if failure and not lost else None,
-        }))  # fmt: skip
+        }, "")  # fmt: skip
     if failure:
         sys.exit(_status(failure))
     sys.exit(status)
@@ -125,20 +128,18 @@ def _status(error: LivepatchError) -> int:
 
 @lab.command("kernels")
 @click.option("--all", "every", is_flag=True, help="Each release, not only the newest of a series in a suite.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-def kernels(every: bool, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def kernels(session: Session, every: bool) -> None:
     """List the stock kernels that can be had, newest first, and whether they are in the cache."""
     try:
         rows = list(_kernels(every))
     except LivepatchError as error:
-        _fail(str(error), EXIT_LAB)
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
+        _fail(session, error, EXIT_LAB)
     line = "{series:8}{flavour:10}{release:34}{version:24}{suite:20}{cached}"
-    click.echo(line.format(**{name: name.upper() for name in rows[0]}) if rows else "no kernels")
-    for row in rows:
-        click.echo(line.format(**{**row, "cached": "yes" if row["cached"] else "no"}))
+    lines = [line.format(**{name: name.upper() for name in rows[0]}) if rows else "no kernels"]
+    lines += (line.format(**{**row, "cached": "yes" if row["cached"] else "no"}) for row in rows)
+    session.result({"kernels": rows}, "\n".join(lines))
 
 
 def _kernels(every: bool) -> Iterator[dict[str, object]]:
@@ -153,12 +154,15 @@ def _kernels(every: bool) -> Iterator[dict[str, object]]:
 
 
 @lab.command("state")
-def state() -> None:
+@json_option
+@click.pass_obj
+def state(session: Session) -> None:
     """Print the name of the archive's state, after refreshing package lists that are older than a day.
 
     With this name in PYLIVEPATCH_ARCHIVE, commands see one state of the archive, whatever happens meanwhile.
     """
     try:
-        click.echo(archive.state().name)
+        name = archive.state().name
     except LivepatchError as error:
-        _fail(str(error), EXIT_LAB)
+        _fail(session, error, EXIT_LAB)
+    session.result({"state": name}, name)

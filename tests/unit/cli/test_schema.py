@@ -16,14 +16,18 @@ import pytest
 from click.testing import CliRunner
 
 import pylivepatch
+from pylivepatch.build.result import BuildResult, BuiltFunc
+from pylivepatch.build.trial import Trial, TrialStep
 from pylivepatch.cli._main import SECTIONS, group
+from pylivepatch.cli.build import build_data, trial_data
+from pylivepatch.lab import archive, lists
 from pylivepatch.module.verdict import SECTION, Verdict
 
 HOLD = "sys/kernel/livepatch/plp_hold"
 SCHEMA = json.loads((Path(pylivepatch.__file__).parent / "cli/schema.json").read_text())
 CHANGED = ["enable", "revert", "confirm", "force", "load", "wait"]
 ELSEWHERE = {"load", "confirm", "build", "try", "lab"}
-"""What needs a kernel, or a lab: the guest's tests have their outputs validated."""
+"""What needs a kernel, or a lab: the guest's tests have their outputs validated, and tests of their own here."""
 
 
 def conforms(name: str, line: str) -> dict[str, object]:
@@ -117,6 +121,44 @@ def test_a_verdict(enabling: Path, build_module: Callable[..., Path]) -> None:
     assert found["proof"] == json.loads(json.dumps(asdict(verdict)))
     assert set(found) == set(SCHEMA["$defs"]["info"]["properties"]), "each key is in the schema"
     assert conforms("info", run(enabling, "info", build_module("plp_plain")))["proof"] is None
+
+
+def test_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the lab's commands print conforms, a kernel that is not there included; `--json` may stand anywhere."""
+    made = tmp_path / "cache/archive/0123456789abcdef"
+    made.mkdir(parents=True, mode=0o700)
+    listed = [["linux-image-6.1.0-56-cloud-amd64", "6.1.192-2", "bookworm-security", "bookworm", "kmod"]]
+    (made / "kernels.json").write_text(json.dumps(listed))
+    facts = {"format": lists.FORMAT, "mirror": "http://mirror.example/", "lacking": {}, "libc": {"bookworm": "2.36"}}
+    (made / "facts.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("PYLIVEPATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(archive.VARIABLE, made.name)
+    assert conforms("lab state", run(tmp_path, "lab", "state"))["state"] == made.name
+    kernels = conforms("lab kernels", run(tmp_path, "lab", "kernels"))["kernels"]
+    assert kernels == [{"series": "6.1", "flavour": "cloud", "release": "6.1.0-56-cloud-amd64", "version": "6.1.192-2",
+                        "suite": "bookworm-security", "cached": False}]  # fmt: skip
+    for words in (["--json", "lab", "run"], ["lab", "run", "--json"]):
+        result = CliRunner().invoke(group, [*words, "--kernel", "6.2", "true"], prog_name="pylivepatch")
+        assert result.exit_code == 125
+        found = conforms("lab run", result.stdout)
+        assert (found["kernel"], found["status"]) == (None, None)
+        assert found["error"]
+    # What belongs to the guest's command is not for this one.
+    result = CliRunner().invoke(group, ["lab", "run", "--", "true", "--json"], prog_name="pylivepatch")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
+
+
+def test_a_build_and_a_trial() -> None:
+    """What was built, and how a trial went, conform, with every field that they have."""
+    verdict = Verdict("6.1.0-1", {"vmlinux": "11" * 20}, sources=("fs/proc/cmdline.c",), compiler="gcc", matched=3)
+    func = BuiltFunc("vmlinux", "cmdline_proc_show", 1, "fs/proc/cmdline.c", 4)
+    for path, proof in ((Path("fix.ko"), verdict), (None, None)):
+        built = BuildResult("fix", path, "6.1.0-1", (func,), ("helper",), 1, False, True, ("fs/proc/cmdline.c",),
+                            ("a note",), {"compile": 1.5}, proof)  # fmt: skip
+        conforms("build", json.dumps({"schema": 1, **build_data(built)}))
+    trial = Trial("fix", "6.1.0-1", (TrialStep("load", 0.1), TrialStep("check", 1.0, "it failed", "out")), ("a line",))
+    conforms("try", json.dumps({"schema": 1, **trial_data(trial)}))
 
 
 @pytest.mark.parametrize(
