@@ -52,7 +52,7 @@ _BATCH = 32
 def build(
     diffs: Sequence[str | os.PathLike[str]], *, target: Target, output: str | os.PathLike[str] | None = None,
     name: str = "", strip: int | None = None, fuzz: int = 0, replace: bool = False,
-    foreign: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
+    standalone: bool = False, description: str = "", cves: Sequence[str] = (), dry_run: bool = False,
     explain: bool = False, confined: bool = True, module_source: str | os.PathLike[str] | None = None,
     module_files: Sequence[str | os.PathLike[str]] = (), module_make: Sequence[str] = (), sign: Signer | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -71,7 +71,7 @@ def build(
         strip: How many leading parts of the names in the diffs to leave out; by default what the source has decides.
         fuzz: How many lines at the ends of a hunk's context may differ; the result has a note of each that did.
         replace: Make a patch that replaces all patches before it.
-        foreign: Make an ordinary livepatch module, which needs no klpctl and is enabled by being loaded.
+        standalone: Make a standalone patch, which needs no klpctl and is enabled by being loaded.
         description: What the patch is for.
         cves: What it fixes: "CVE-2026-12345"; by default what the headers of the diffs' mails name.
         dry_run: Do everything but link and write the module.
@@ -105,7 +105,7 @@ def build(
     parsed = Diff.read(diffs, strip)
     output = Path(f"{module_name(name or _stem(os.fspath(diffs[0])))}.ko" if output is None else output)
     about = About(module_name(name or output.name.removesuffix(".ko")), description, tuple(cves) or parsed.cves,
-                  replace, foreign, parsed.text)
+                  replace, standalone, parsed.text)
 
     if not dry_run and not output.parent.is_dir():
         raise BuildError(f"{output.parent} is not a directory, so {output} cannot be written", kind="output",
@@ -153,7 +153,7 @@ def prove(
         module_files: The same.
         module_make: The same.
         say: Called with a line of text at the beginning of each step.
-        use: Asks the checker instead, which is gone when this returns: about more than one file.
+        use: Asks the checker instead, which does not exist any more when this returns: about more than one file.
 
     Raises:
         BuildError: The module carries no diff, or that cannot become a patch of this kernel.
@@ -240,7 +240,7 @@ class _Job:
                                      remedy="a patch replaces functions: comments and unused code need none")
             verdict = None
             if output is not None or use is not None:
-                klpctl = None if self.about.foreign else self.target.klpctl()
+                klpctl = None if self.about.standalone else self.target.klpctl()
                 with self._step("link", f"linking {self.about.name}"):
                     (work / "module").mkdir()
                     module = link(extract, self.about, self.target, work / "module", symbols=symbols,
@@ -370,7 +370,7 @@ class _Job:
         return BuildResult(
             name=self.about.name, path=output, release=self.target.release, functions=tuple(functions),
             added=tuple(extract.added), proved=sum(len(item.match.matched) for item in compiled),
-            replace=self.about.replace, foreign=self.about.foreign,
+            replace=self.about.replace, standalone=self.about.standalone,
             units=tuple(item.unit.source for item in compiled),
             notes=(*self.notes, *dict.fromkeys(told)), seconds=self.seconds, verdict=verdict)
 

@@ -27,7 +27,7 @@ class About:
         description: What it is for.
         cves: What it fixes.
         replace: Whether it replaces all patches before it.
-        foreign: Whether it enables itself when it is loaded, without klpctl.
+        standalone: Whether it enables itself when it is loaded, without klpctl.
         diff: The source diff.
     """
 
@@ -35,7 +35,7 @@ class About:
     description: str
     cves: tuple[str, ...]
     replace: bool
-    foreign: bool
+    standalone: bool
     diff: str
 
 
@@ -65,7 +65,7 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
         objects[name]  # one that is only called for has no functions
     out = ["// SPDX-License-Identifier: GPL-2.0-only\n",
            "#include <linux/livepatch.h>\n#include <linux/module.h>\n#include <linux/utsname.h>\n",
-           "" if about.foreign else "#include <klpctl/klpctl.h>\n",
+           "" if about.standalone else "#include <klpctl/klpctl.h>\n",
            "\n", *(f"extern char {item.symbol}[];\n" for item in extract.replaced),
            *(f"extern {_RETURNS[occasion]} {symbol}(struct klp_object *obj);\n"
              for (_, occasion), symbol in extract.callbacks.items()), "\n"]
@@ -81,7 +81,7 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
                 *(f"\t{{ .id = {number}, .version = {edition} }},\n" for number, edition in extract.states),
                 "\t{ }\n};\n\n"]
     out += ["static struct klp_object objs[] = {\n", *rows, "\t{ }\n};\n\n",
-            f"static {'' if about.foreign else 'const '}struct klp_patch patch = {{\n"
+            f"static {'' if about.standalone else 'const '}struct klp_patch patch = {{\n"
             "\t.mod = THIS_MODULE,\n\t.objs = objs,\n",
             "\t.states = states,\n" if extract.states else "",
             "\t.replace = true,\n" if about.replace else "", "};\n\n"]
@@ -89,7 +89,7 @@ def glue(extract: Extract, about: About, version: str = "") -> str:
     check = (f"\tif (strcmp(init_uts_ns.name.version, {built})) {{\n"
              f"\t\tpr_err(\"%s: made for another build of this kernel: %s\\n\", THIS_MODULE->name, {built});\n"
              "\t\treturn -ENOEXEC;\n\t}\n" if version else "")
-    enter, leave = (("klp_enable_patch", "") if about.foreign else
+    enter, leave = (("klp_enable_patch", "") if about.standalone else
                     ("klpctl_register_patch", "\tklpctl_unregister_patch(&patch);\n"))
     out += [f"static int __init patch_init(void)\n{{\n{check}\treturn {enter}(&patch);\n}}\n\n"
             f"static void __exit patch_exit(void)\n{{\n{leave}}}\n\n"

@@ -46,7 +46,7 @@ def link(
         work: An empty directory.
         objtool: The command that has to see the extracted object, where kbuild shows it single objects (before 6.2,
             or without IBT); None where it shows it the whole module.
-        klpctl: Directory of klpctl's sources, built: its header and Module.symvers; not needed for a foreign module.
+        klpctl: Directory of klpctl's sources, built: its header and Module.symvers; not needed for a standalone patch.
         symbols: The symbols of the kernel.
         box: Where programs run; they may write to *work*.
 
@@ -66,7 +66,7 @@ def link(
     flags = ["-g0", f"-ffile-prefix-map={work}=."]
     argv = ["make", "-s", "-C", str(target.headers), f"M={work}", "KBUILD_MODPOST_WARN=1",
             "CONFIG_DEBUG_INFO_BTF_MODULES=", f"CC={target.compiler}"]
-    if klpctl is not None and not about.foreign:
+    if klpctl is not None and not about.standalone:
         box = box.seeing(klpctl)
         flags.append(f"-I{klpctl / 'include'}")
         argv.append(f"KBUILD_EXTRA_SYMBOLS={klpctl / 'Module.symvers'}")

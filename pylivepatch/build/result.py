@@ -44,7 +44,7 @@ class BuildResult:
         added: Names of functions that it brings along.
         proved: How many functions were found, byte for byte, in the code that runs.
         replace: Whether it replaces all patches before it.
-        foreign: Whether it is an ordinary livepatch module, which is enabled by being loaded.
+        standalone: Whether it is a standalone patch, which is enabled by being loaded.
         units: The source files that were compiled.
         notes: What a person should know before using it.
         seconds: How long each step took, in seconds.
@@ -58,7 +58,7 @@ class BuildResult:
     added: tuple[str, ...]
     proved: int
     replace: bool
-    foreign: bool
+    standalone: bool
     units: tuple[str, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]

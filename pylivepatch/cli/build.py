@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pylivepatch.build import BuildResult
     from pylivepatch.build.target import Given
+    from pylivepatch.build.trial import Trial
 
 _EXISTING = click.Path(exists=True, path_type=Path)
 
@@ -55,7 +56,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
               help="Lines at the ends of a hunk's context that may differ from the source.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The module file to write.")
 @click.option("--replace", is_flag=True, help="Replace all patches before this one.")
-@click.option("--standalone", "--foreign", "foreign", is_flag=True,
+@click.option("--standalone", is_flag=True,
               help="A standalone patch: it does without klpctl, and is enabled by being loaded.")
 @click.option("--describe", "description", default="", metavar="TEXT", help="What the patch is for.")
 @click.option("--cve", "cves", multiple=True, metavar="CVE",
@@ -73,7 +74,7 @@ def build(
     session: Session, diffs: tuple[str, ...], kernel: str | None, flavour: str, suite: str, release: str | None,
     source: Path | None, config: Path | None, image: Path | None, headers: Path | None, modules: Path | None,
     compiler: str | None, module_source: Path | None, module_files: tuple[Path, ...], module_make: tuple[str, ...],
-    strip: int | None, fuzz: int, output: Path | None, replace: bool, foreign: bool, description: str,
+    strip: int | None, fuzz: int, output: Path | None, replace: bool, standalone: bool, description: str,
     cves: tuple[str, ...],
     sign: tuple[Path, Path] | None, dry_run: bool, unconfined: bool, explain: bool,
 ) -> None:
@@ -110,14 +111,15 @@ def build(
         target = (for_series(kernel, flavour, suite, **given) if kernel else
                   for_release(release or platform.release(), **given))
         result = build_patch(diffs, target=target, output=output, strip=strip, fuzz=fuzz, replace=replace,
-                             foreign=foreign, description=description, cves=cves, dry_run=dry_run, explain=explain,
+                             standalone=standalone, description=description, cves=cves, dry_run=dry_run,
+                             explain=explain,
                              module_source=module_source, module_files=module_files, module_make=module_make,
                              confined=not unconfined, sign=signer, say=say)
     except ValueError as error:
         if isinstance(error, LivepatchError):
             raise
         raise click.UsageError(str(error)) from error
-    session.result(_data(result), "\n".join(_lines(result, time.monotonic() - start)))
+    session.result(build_data(result), "\n".join(_lines(result, time.monotonic() - start)))
 
 
 def signer_of(files: tuple[Path, Path]) -> Signer:
@@ -125,7 +127,8 @@ def signer_of(files: tuple[Path, Path]) -> Signer:
     return Signer(*files, passphrase=getpass.getpass if sys.stdin.isatty() else None)
 
 
-def _data(result: BuildResult) -> dict[str, object]:
+def build_data(result: BuildResult) -> dict[str, object]:
+    """What was built, as the JSON output shows it."""
     return {**dataclasses.asdict(result), "path": str(result.path) if result.path else None}
 
 
@@ -167,6 +170,11 @@ def try_(session: Session, file: Path, kernel: str, check: str, timeout: float, 
         lines += [f"           {line}" for line in step.output.splitlines()[:20]]
     lines += [printable(f"  kernel:  {line}") for line in report.log]
     lines.append("passed" if report.passed else "FAILED")
-    session.result({**dataclasses.asdict(report), "passed": report.passed}, "\n".join(lines))
+    session.result(trial_data(report), "\n".join(lines))
     if not report.passed:
         sys.exit(1)
+
+
+def trial_data(report: Trial) -> dict[str, object]:
+    """How a trial went, as the JSON output shows it."""
+    return {**dataclasses.asdict(report), "passed": report.passed}

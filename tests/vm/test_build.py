@@ -89,7 +89,7 @@ def written(folder: Path, name: str, tree: Path, edits: Sequence[Edit] | str) ->
 def test_builds(case: Case, target: Target, tree: Path, modules: Path) -> None:
     """The patch replaces the functions that change, and no other."""
     path = written(modules, case.name, tree, case.edits)
-    result = build([path], target=target, output=modules / f"plp_{case.name}.ko", foreign=case.foreign,
+    result = build([path], target=target, output=modules / f"plp_{case.name}.ko", standalone=case.foreign,
                    replace=case.replace, description=case.covers)
     names = {func.name for func in result.functions}
     assert names == case.funcs if case.funcs else bool(names) != case.called
