@@ -253,7 +253,7 @@ class Extractor:
             return self._made[id(part)]
         if part.in_init:
             raise BuildError(
-                f"the changed code refers to {part.name}, which is gone after init", kind="init", symbol=part.name,
+                f"the changed code refers to {part.name}, which is freed after init", kind="init", symbol=part.name,
                 file=self.source, remedy="use nothing that is marked __init or __initdata")
         section = self._section(part)
         data = bytes(part.section.data[part.start - part.lead:part.start]) + part.data
@@ -368,7 +368,7 @@ class Extractor:
         if part.is_func and old is None and not (ref.branch or part is user or part.is_cold or part.is_clone
                                                  or user.name.startswith(tables.KEY)):
             self.into.notes.append(f"{user.name} has the address of {part.name}(), which goes with the patch: what "
-                                   "keeps it has to let go of it in a callback, before the patch is unloaded")
+                                   "keeps it has to release it in a callback, before the patch is unloaded")
         if old is None or part.is_fresh or part.is_cold:
             # what is new, and what each copy of the code has for itself
             return self._place(part, ref.at)

@@ -31,11 +31,11 @@ class Running:
         None for a constant that has no name there.
 
         Raises:
-            BuildError: It is gone after init, or nothing tells where it is.
+            BuildError: It is freed after init, or nothing tells where it is.
         """
         if part.in_init:
             raise BuildError(
-                f"{user.name}() refers to {part.name}, which is gone after init", kind="init", symbol=part.name,
+                f"{user.name}() refers to {part.name}, which is freed after init", kind="init", symbol=part.name,
                 file=self.source, remedy="use nothing that is marked __init or __initdata")
         for symbol in part.symbols:
             if symbol.bind and self.owner == VMLINUX and self.symbols.ordinary(symbol.name):

@@ -125,7 +125,7 @@ class Symbols:
     def _checked(self, user: str, image: Image, name: str, address: int) -> Livepatch:
         """Return the livepatch symbol for what is there for good."""
         if image.gone(address):
-            raise BuildError(f"{name} is gone after init", kind="init", symbol=name,
+            raise BuildError(f"{name} is freed after init", kind="init", symbol=name,
                              remedy="use nothing that is marked __init, __initdata or __exit")
         known = image.name == VMLINUX and name not in self.exports and image.symbols.is_global(name, address)
         return Livepatch(user, image.name, name, image.symbols.sympos(name, address), known)
@@ -145,7 +145,7 @@ class Symbols:
                 if owner not in (user, VMLINUX) and owner not in self.needed(user):
                     raise BuildError(
                         f"the changed code of {file} uses {name} of the module {owner}, and {user} runs without "
-                        f"{owner}: the patch would keep {user} from being loaded, or use what is gone",
+                        f"{owner}: the patch would keep {user} from being loaded, or use what was freed",
                         kind="dependency", symbol=name, file=file,
                         remedy="ask for it while the code runs, with symbol_get(), and do without when it is not there")
                 return self._checked(user, image, name, places[0])

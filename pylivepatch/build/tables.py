@@ -127,7 +127,7 @@ def ids(object_: Object) -> list[tuple[str, bytes]]:
 
 
 def is_init(name: str) -> bool:
-    """Tell whether a section is gone after init, or never there."""
+    """Tell whether a section is freed after init, or never there."""
     return bool(_INIT.match(name))
 
 

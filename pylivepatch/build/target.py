@@ -99,7 +99,7 @@ class Target:
         """
         built = lab_module.klpctl(self.kernel, self.headers)
         if built is None:
-            raise LabError("no klpctl sources beside the package: build a foreign patch, which needs none")
+            raise LabError("no klpctl sources beside the package: build a standalone patch, which needs none")
         return built.path / "src"
 
 

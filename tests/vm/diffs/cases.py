@@ -325,7 +325,7 @@ REFUSED = (
     Refused("new_file", _NEW_FILE, "build-system", "", "adds fs/proc/plp.c"),
     Refused("init_data", one(CMDLINE, CMDLINE_SHOW, "extern char boot_command_line[];\n" + CMDLINE_SHOW
                              + '	seq_puts(m, boot_command_line);\n'),
-            "init", "boot_command_line", "gone after init"),
+            "init", "boot_command_line", "freed after init"),
     Refused("others_static", one(VERSION, VERSION_SHOW, "extern int cmdline_proc_show(struct seq_file *m, void *v);\n"
                                  + VERSION_SHOW + "	cmdline_proc_show(m, v);\n"),
             "unresolved", "cmdline_proc_show", "for all its sources"),
