@@ -23,6 +23,7 @@
 #include <klpctl/klpctl.h>
 
 #include "clone.h"
+#include "compat.h"
 #include "core.h"
 #include "operation.h"
 #include "registry.h"
@@ -170,7 +171,8 @@ static int check_before(const struct klpctl_patch *patch, const char **why)
 		*why = "it relocates against a module, which cannot be done twice: load it anew";
 		return -EOPNOTSUPP;
 	}
-	if (klpctl_core_in_transition()) {
+	/* One that is just being put down has ended: the core then lets others in. */
+	if (klpctl_core_in_transition() && klpctl_core_target() != KLP_TRANSITION_IDLE) {
 		*why = "another patch is in transition";
 		return -EBUSY;
 	}

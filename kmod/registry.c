@@ -15,7 +15,8 @@
  *   klp_mutex  the core's; under lock it is only tried
  *
  * While the core holds klp_mutex a registered patch is read without it, and of a
- * standalone patch is known whether it is in transition; the rest of it is as it was.
+ * standalone patch is known whether it is in transition, and whether a registered one
+ * has replaced it; the rest of it is as it was.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -270,6 +271,9 @@ static bool update(void)
 	list_for_each_entry(patch, &patches, node) {
 		if (patch->next == KLPCTL_STATE_DISABLED && klpctl_is_enabled(patch->state))
 			patch->next = look_for_replacement(patch);
+		else if (!whole && !patch->decl && patch->next == KLPCTL_STATE_ENABLED &&
+			 look_for_replacement(patch) == KLPCTL_STATE_REPLACED)
+			patch->next = KLPCTL_STATE_REPLACED;
 		if (!adopted && !patch->announced && !patch->decl)
 			take_over(patch);
 		started += has_started(patch);

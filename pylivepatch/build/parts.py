@@ -296,5 +296,13 @@ class Parts:
         for start, size in tables.entries(section):
             refs = list(self._refs(section, start, size))
             entry = Entry(section.name, bytes(section.data[start:start + size]), refs)
+            if tables.replaces_by_nothing(section.name, entry.data):
+                _empty(refs[1])
             if refs and refs[0].part is not None:
                 refs[0].part.entries.append(entry)
+
+
+def _empty(ref: Ref) -> None:
+    """Have a reference to a replacement without bytes lead to that, and not to what happens to stand there."""
+    if ref.part is not None:
+        ref.part, ref.at = Part(ref.part.section.name, ref.part.section, ref.part.start + ref.at, 0), 0

@@ -142,6 +142,11 @@ def registers(name: str) -> bool:
     return not (other or _DATA.match(name))
 
 
+def replaces_by_nothing(table: str, entry: bytes) -> bool:
+    """Tell whether an entry of a table is of an alternative that takes code away: its last byte is the new length."""
+    return table == ALTERNATIVES and not entry[-1]
+
+
 def entries(section: Section) -> Iterator[tuple[int, int]]:
     """Yield where the entries of a table begin, and their sizes."""
     if section.name == ALTERNATIVES:

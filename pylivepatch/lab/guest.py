@@ -267,8 +267,7 @@ class Guest:
             if port in streams and data:
                 streams[port].feed(data)
             elif port == CONSOLE:
-                self.console += data
-                del self.console[:-CONSOLE_KEPT]
+                self._hear(data)
             elif port == "control":
                 control.feed(data)
                 status = control.status
@@ -276,6 +275,7 @@ class Guest:
                     started = True
                     deadline = time.monotonic() + timeout
             if status is not None and all(stream.ended for stream in streams.values()):
+                self._drain()
                 return status
             if not port:
                 self._check_servers()
@@ -284,6 +284,7 @@ class Guest:
             if started and time.monotonic() > deadline:
                 for stream in streams.values():
                     stream.flush()
+                self._drain()
                 raise self._lost(f"the command did not end within {timeout:g} s; the guest was stopped")
         for stream in streams.values():
             stream.flush()
@@ -295,6 +296,16 @@ class Guest:
             said = [server.trouble() for _, server in self.servers]
             raise LabError("\n".join([f"QEMU did not start (status {ended})", *filter(None, said), self.words()]))
         raise self._lost(self._how(ended, started))
+
+    def _hear(self, data: bytes) -> None:
+        self.console += data
+        del self.console[:-CONSOLE_KEPT]
+
+    def _drain(self) -> None:
+        """Take what the console has said and nobody has read yet."""
+        with contextlib.suppress(OSError):  # there is no more for now, or QEMU has ended
+            while data := self._sockets[CONSOLE].recv(1 << 16, socket.MSG_DONTWAIT):
+                self._hear(data)
 
     def _check_servers(self) -> None:
         for _, server in self.servers:

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A kprobe; with a post-handler it decides where its function goes, as a patch does. */
+#include <linux/delay.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
 
@@ -14,12 +15,17 @@ static bool skip;
 module_param(skip, bool, 0444);
 MODULE_PARM_DESC(skip, "let the function, which returns nothing, do nothing; needs post");
 
+static unsigned int delay;
+module_param(delay, uint, 0444);
+MODULE_PARM_DESC(delay, "keep the CPU busy for that many ms before each call");
+
 static void nothing(void)
 {
 }
 
 static int before(struct kprobe *probe, struct pt_regs *regs)
 {
+	mdelay(delay);
 	if (skip)
 		instruction_pointer_set(regs, (unsigned long)nothing);
 	return skip;

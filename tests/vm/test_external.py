@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from pylivepatch.lab import cache
 
 TOP = Path(__file__).parents[2]
 SOURCE = TOP / "tests/vm/external"
+NAME = f"external{os.getpid()}"
+"""Of the directories that are given as sources: what is built of one is kept by its name, and no other run has this."""
 HEADER = ("part/count.h", "return 2;", "return 3;")
 NAMES = ("part/count.c", '"odd" : "even"', '"ODD" : "EVEN"')
 COUNT = ("part/count.c", "count += plp_step();", "count += plp_step() + (*name(count) == 'E');")
@@ -35,17 +38,24 @@ def in_use(target: Target, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
 
 
 @pytest.fixture(autouse=True)
-def trees(target: Target) -> Iterator[None]:
+def trees() -> Iterator[None]:
     """Remove what is built of the sources here."""
     yield
-    for path in (cache.root() / "external").glob(f"{target.release}-{SOURCE.name}-*"):
-        shutil.rmtree(path)
+    for kind in ("external", "builds"):
+        for path in (cache.root() / kind).glob(f"*{NAME}-*"):
+            shutil.rmtree(path)
 
 
 @pytest.fixture
-def built(target: Target, in_use: list[Path], tmp_path: Path) -> Callable[..., BuildResult]:
+def own(tmp_path: Path) -> Path:
+    """A copy of the source."""
+    return Path(shutil.copytree(SOURCE, tmp_path / "own" / NAME))
+
+
+@pytest.fixture
+def built(target: Target, in_use: list[Path], own: Path, tmp_path: Path) -> Callable[..., BuildResult]:
     """Build a patch of some edits of the source."""
-    def do(*edits: tuple[str, str, str], source: Path = SOURCE, **more: object) -> BuildResult:
+    def do(*edits: tuple[str, str, str], source: Path = own, **more: object) -> BuildResult:
         path = tmp_path / "plp_external.diff"
         path.write_text(diff(edits))
         given = {"module_files": in_use, **more}
@@ -68,14 +78,14 @@ def diff(edits: tuple[tuple[str, str, str], ...]) -> str:
 
 
 def test_in_a_guest(
-    built: Callable[..., BuildResult], in_use: list[Path], tmp_path: Path, pytestconfig: pytest.Config,
+    built: Callable[..., BuildResult], in_use: list[Path], own: Path, tmp_path: Path, pytestconfig: pytest.Config,
 ) -> None:
     """The patch reaches both modules, whether they are loaded before it or after it, and goes as it came."""
-    before = {path: path.stat().st_mtime_ns for path in SOURCE.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in own.rglob("*")}
     result = built(HEADER, NAMES, COUNT)
     assert {(func.object, func.name) for func in result.functions} == {
         ("plp_own", "name"), ("plp_own", "plp_count"), ("plp_other", "show")}
-    assert {path: path.stat().st_mtime_ns for path in SOURCE.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in own.rglob("*")} == before
     for path in in_use:
         shutil.copy(path, tmp_path)
     status = lab.run(["python3", str(TOP / "tests/vm/alone/external.py"), str(tmp_path)],
@@ -85,7 +95,7 @@ def test_in_a_guest(
 
 def test_another_source_is_caught(built: Callable[..., BuildResult], tmp_path: Path) -> None:
     """A source that is not what the module in use was built of is not taken for it."""
-    source = tmp_path / SOURCE.name
+    source = tmp_path / NAME
     shutil.copytree(SOURCE, source)
     path = source / "part/count.c"
     path.write_text(path.read_text().replace("check();", "check();\n\tcheck();"))
@@ -104,7 +114,7 @@ def test_what_is_missing_is_named(built: Callable[..., BuildResult], tmp_path: P
     """A module that is nowhere to be found, a directory that is no source of modules, one that does not build."""
     with pytest.raises(MismatchError, match=r"no module plp_\w+(.|\n)*--module-file"):
         built(NAMES, module_files=[])
-    empty = tmp_path / SOURCE.name
+    empty = tmp_path / NAME
     empty.mkdir()
     with pytest.raises(BadDataError, match="neither Kbuild nor Makefile"):
         built(NAMES, source=empty)
@@ -117,7 +127,7 @@ def test_what_is_missing_is_named(built: Callable[..., BuildResult], tmp_path: P
 
 def test_make_arguments(built: Callable[..., BuildResult], in_use: list[Path], tmp_path: Path) -> None:
     """What make is told besides decides what is compiled, as when the module in use was built."""
-    source = tmp_path / SOURCE.name
+    source = tmp_path / NAME
     shutil.copytree(SOURCE, source)
     kbuild = source / "Kbuild"
     kbuild.write_text(kbuild.read_text().replace("obj-m :=", "obj-$(PLP) :="))
@@ -130,7 +140,7 @@ def test_paths_of_the_kernel_mean_nothing_here(
     built: Callable[..., BuildResult], target: Target, tmp_path: Path,
 ) -> None:
     """A file is not judged as the kernel's own of that name would be; what decides about the build still is."""
-    source = tmp_path / SOURCE.name
+    source = tmp_path / NAME
     shutil.copytree(SOURCE, source)
     (source / "part").rename(source / "tools")
     for name in ("Kbuild", "main.c", "other.c"):

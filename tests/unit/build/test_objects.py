@@ -380,3 +380,27 @@ def test_calls_and_pointers(tmp_path: Path) -> None:
         function = parts.named(name)
         assert function is not None
         assert [ref.branch for ref in function.refs if ref.part and ref.part.is_func] == [branch]
+
+
+ALTERNATIVE = """
+#define ALTERNATIVE(more) asm volatile("661: nop; nop; nop; nop; nop\\n662:\\n" \
+    ".pushsection .altinstructions,\\"a\\"\\n.long 661b-., 663f-.\\n" \
+    ".word 7\\n.byte 662b-661b, 664f-663f\\n.popsection\\n" \
+    ".pushsection .altinstr_replacement,\\"ax\\"\\n663: " more "\\n664:\\n.popsection")
+int before(int n) { ALTERNATIVE(""); return n + 1; }
+int after(int n) { ALTERNATIVE("jmp after"); return n + 2; }
+"""
+
+
+def test_an_alternative_that_takes_code_away(tmp_path: Path) -> None:
+    """Its replacement has no bytes, and is not that of the next function, which begins where it is."""
+    parts = Parts(compiled(tmp_path, ALTERNATIVE))
+    sizes = {}
+    for part in parts.functions():
+        [entry] = [entry for entry in part.entries if entry.table == ".altinstructions"]
+        replacement = entry.refs[1].part
+        assert replacement is not None
+        sizes[part.name] = len(replacement.data), [ref.part and ref.part.name for ref in replacement.refs]
+    assert sizes == {"before": (0, []), "after": (5, ["after"])}
+    changed = compiled(tmp_path, ALTERNATIVE.replace('"jmp after"', '"jmp before"'), "y")
+    assert names(compare("x.c", parts, Parts(changed))) == {"after"}

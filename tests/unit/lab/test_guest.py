@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,19 @@ def test_the_console_is_kept_in_part_and_says_nothing_to_a_terminal(tmp_path: Pa
     assert words.splitlines()[0] == "qemu: \ufffd]0;pwned\ufffd"
     assert words.splitlines()[1] == "hello"
     assert not set("\x1b\x07\x9b\r") & set(words)
+
+
+def test_what_the_console_said_before_the_end_is_kept(tmp_path: Path) -> None:
+    """The command's status may be read before its last words on the console: they are there all the same."""
+    one = guest.Guest(guest.Machine(Path("/k"), Path("/r"), Path("/d"), 1, 1 << 30, "kvm"), [], tmp_path)
+    said = {"control": b"ready\nexit 3\n", "stdout": b"out|", "stderr": b"|", guest.CONSOLE: 100_000 * b"x" + b"end"}
+    pairs = {name: socket.socketpair() for name in said}
+    one._sockets.update({name: ours for name, (ours, _) in pairs.items()})
+    for name, words in said.items():
+        pairs[name][1].sendall(words)
+    out: list[bytes] = []
+    assert one.follow(out.append, out.append, "|", 60) == 3
+    assert (out, bytes(one.console)) == ([b"out"], said[guest.CONSOLE])
+    for pair in pairs.values():
+        for end in pair:
+            end.close()

@@ -15,6 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
+import support
+
 from pylivepatch import Core
 
 MODULES = Path(os.environ["PYLIVEPATCH_LAB_MODULES"])
@@ -34,7 +37,9 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 def cli(*words: str | Path) -> str:
     """Run the command line, which must succeed."""
-    return subprocess.run(["pylivepatch", *words], check=True, capture_output=True, text=True).stdout
+    done = support.cli(*words)
+    assert done.returncode == 0, done
+    return done.stdout
 
 
 def serve(command: list[str]) -> tuple[subprocess.Popen[str], list[str]]:

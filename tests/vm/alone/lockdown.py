@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "guest"))
 from conftest import MODULES, KernelLog
-from support import unchanged
+from support import cli, unchanged
 
 from pylivepatch import AccessError, Core, PatchRejectedError
 
@@ -26,7 +25,7 @@ UNKNOWN = Path(sys.argv[1])
 def fatal(path: Path = FILE) -> list[tuple[str, str]]:
     """What `check` finds fatal; nothing has changed."""
     with unchanged():
-        done = subprocess.run(["pylivepatch", "check", path, "--json"], capture_output=True, text=True, check=False)
+        done = cli("check", path, "--json")
     findings = [each for each in json.loads(done.stdout)["findings"] if each["severity"] == "fatal"]
     assert done.returncode == (8 if findings else 0), done
     assert all(each["remedy"] for each in findings)

@@ -44,28 +44,32 @@ def main() -> None:
         assert features["version"] == 2
         assert ("reasons" in features["features"]) == core.features.reasons
 
+        transition = patch.enable(timeout=None, wait=False)
+        [dumped] = ynl("--dump", "patch-get")  # type: ignore[misc]
+        single = ynl("--do", "patch-get", "--json", json.dumps({"name": "plp_hold"}))
+        for each in (dumped, single):
+            assert (each["name"], each["state"], each["flags"]) == ("plp_hold", "enabling", ["registered"]), each
+            assert each["transition"]["target"] == "patched"
+            assert each["object"][0]["name"] == "plp_target"
+            assert each["object"][0]["func"][0]["name"] == "plp_target_hold"
+        [task] = [
+            each for each in ynl("--dump", "task-get", "--json", json.dumps({"options": ["stack"]}))  # type: ignore[attr-defined]
+            if each["task"]["pid"] == held.process.pid
+        ]  # fmt: skip
+        assert task["name"] == "plp_hold"
+        assert (task["task"]["reason"], task["task"]["func"]) == ("sleeping", "plp_target_hold")
+        assert "plp_target_hold" in task["task"]["stack"]
+        held.wake()
+        transition.wait()
+        patch.revert()
+
+        # It listens for twenty seconds, so nothing else is done meanwhile.
         events = [sys.executable, sys.argv[1], "--no-schema", "--spec", SPEC, "--subscribe", "events", "--sleep", "20",
                   "--output-json"]  # fmt: skip
         environment = os.environ | {"PYTHONPATH": os.environ["YAML"], "PYTHONUNBUFFERED": "1"}
         with subprocess.Popen(events, env=environment, stdout=subprocess.PIPE, text=True) as listener:
             until(lambda: listens(listener.pid))
-            transition = patch.enable(timeout=None, wait=False)
-            [dumped] = ynl("--dump", "patch-get")  # type: ignore[misc]
-            single = ynl("--do", "patch-get", "--json", json.dumps({"name": "plp_hold"}))
-            for each in (dumped, single):
-                assert (each["name"], each["state"], each["flags"]) == ("plp_hold", "enabling", ["registered"]), each
-                assert each["transition"]["target"] == "patched"
-                assert each["object"][0]["name"] == "plp_target"
-                assert each["object"][0]["func"][0]["name"] == "plp_target_hold"
-            [task] = [
-                each for each in ynl("--dump", "task-get", "--json", json.dumps({"options": ["stack"]}))  # type: ignore[attr-defined]
-                if each["task"]["pid"] == held.process.pid
-            ]  # fmt: skip
-            assert task["name"] == "plp_hold"
-            assert (task["task"]["reason"], task["task"]["func"]) == ("sleeping", "plp_target_hold")
-            assert "plp_target_hold" in task["task"]["stack"]
-            held.wake()
-            transition.wait()
+            patch.enable()
             patch.revert()
             said, _ = listener.communicate(timeout=240)
         for action in ("started", "completed"):

@@ -22,7 +22,7 @@ WARNING = 4
 HARMLESS = re.compile(
     r"loading out-of-tree module taints kernel|module verification failed|TAINT_LIVEPATCH"
     r"|virtio_fs_setup_dax|Unknown kernel command line|hrtimer: interrupt took"
-    r"|clocksource: |systemd-udevd|workqueue: .* hogged CPU"
+    r"|clocksource: |systemd-udevd|workqueue: .* hogged CPU|sched: (RT|DL) .*(throttling activated|lagged too much)"
 )
 
 

@@ -163,6 +163,27 @@ def test_a_replacement_that_no_probe_saw(core: Core, payload: Payload, kprobes: 
     ]
 
 
+@pytest.fixture
+def slowly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The core takes half a second before each call of the function that the test names."""
+    parameters = [f"func={request.param}", "delay=500"]
+    subprocess.run(["insmod", MODULES / "plp_probe.ko", *parameters], check=True)
+    yield
+    subprocess.run(["rmmod", "plp_probe"], check=True)
+
+
+@pytest.mark.parametrize("slowly", ["klp_free_replaced_patches_async"], indirect=True)
+def test_what_is_replaced_is_so_with_the_end(core: Core, payload: Payload, slowly: None) -> None:
+    """When an atomic replace is enabled, a standalone patch is replaced, though the core is not done with either."""
+    foreign, replace = core.load(payload("plp_foreign")), core.load(payload("plp_replace"))
+    thread = Thread(replace.enable)
+    until(lambda: replace.state is PatchState.ENABLED)
+    assert foreign.state is PatchState.REPLACED
+    thread.end()
+    assert foreign.state is PatchState.REPLACED
+    assert foreign.unload()
+
+
 def test_what_is_not_confirmed_goes_though_no_event_is_seen(core: Core, payload: Payload, kprobes: Path) -> None:
     """A patch whose window ends is reverted while all kprobes are disarmed."""
     patch = core.load(payload("plp_cmdline"))
