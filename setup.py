@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What pyproject.toml cannot say: the extension, how it is linked, and its abi3 tag."""
 
+import sysconfig
+
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
@@ -18,5 +20,6 @@ class BuildExtension(build_ext):
 setup(
     cffi_modules=["csrc/build_shim.py:ffibuilder"],
     cmdclass={"build_ext": BuildExtension},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    # One wheel for all versions, but for free-threaded builds, which have no stable ABI.
+    options={} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -2,6 +2,7 @@
 """Build pylivepatch._shim: the C sources beside this file, seen through cffi."""
 
 import re
+import sysconfig
 from pathlib import Path
 
 import cffi
@@ -11,6 +12,8 @@ SOURCES = ["csrc/dev.c", "csrc/module.c", "csrc/msg.c", "csrc/nl.c"]
 HEADERS = ["csrc/plp.h", "csrc/plp_msg.h", "kmod/uapi/klpctl.h"]
 CDEF = Path(__file__).with_name("shim.cdef")
 UAPI = Path(__file__).parents[1] / "kmod/uapi/klpctl.h"
+# Python.h refuses the limited API in a free-threaded build (3.13, 3.14).
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def constants() -> str:
@@ -34,8 +37,8 @@ ffibuilder.set_source(
     depends=[*HEADERS, "csrc/shim.cdef"],
     include_dirs=["csrc", "kmod/uapi"],
     libraries=["mnl", "kmod"],
-    define_macros=[("Py_LIMITED_API", "0x030b0000")],
-    py_limited_api=True,
+    define_macros=[("Py_LIMITED_API", "0x030b0000")] if LIMITED else [],
+    py_limited_api=LIMITED,
     extra_compile_args=[
         "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter",
         "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fstack-clash-protection",

@@ -3,6 +3,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -109,3 +112,31 @@ def test_stable_abi():
     path = Path(__import__("pylivepatch._shim", fromlist=["lib"]).__file__)
     assert path.name == "_shim.abi3.so"
     assert ".abi3.so" in EXTENSION_SUFFIXES
+
+
+FREE_THREADED = """
+import runpy, sysconfig
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+runpy.run_path("csrc/build_shim.py", run_name="__main__")
+"""
+LOADED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("pylivepatch._shim", sys.argv[1])
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+print(made.lib.KLPCTL_NAME_LEN)
+"""
+
+
+def test_free_threaded(tmp_path):
+    """For a Python that says it is free-threaded, the extension is compiled for that version alone, and works."""
+    for folder in ("csrc", "kmod/uapi"):
+        shutil.copytree(TOP / folder, tmp_path / folder)
+    command = [sys.executable, "-c", FREE_THREADED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Py_LIMITED_API" not in done.stdout
+    (path,) = tmp_path.glob("pylivepatch/_shim*.so")
+    assert path.name == f"_shim{EXTENSION_SUFFIXES[0]}"
+    done = subprocess.run([sys.executable, "-c", LOADED, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == lib.KLPCTL_NAME_LEN
