@@ -97,8 +97,8 @@ static int depends_probe(struct kmod_ctx *ctx, const struct kmod_module *mod)
 	int ret;
 
 	ret = kmod_module_get_info(mod, &info);
-	/* ENOENT: an ELF file without modinfo; EINVAL: empty, cut or damaged. */
-	if (ret == -ENOENT || ret == -EINVAL)
+	/* ENOENT, ENODATA in libkmod 34: an ELF file without modinfo; EINVAL: empty, cut or damaged. */
+	if (ret == -ENOENT || ret == -ENODATA || ret == -EINVAL)
 		return -ENOEXEC;
 	if (ret < 0)
 		return ret;

@@ -295,9 +295,10 @@ class Features:
 _DETAILS: dict[str, str] = {
     field.name: field.metadata["detail"] for field in dataclasses.fields(Features) if "detail" in field.metadata
 }
-Features.__doc__ = (Features.__doc__ or "").replace(
-    "        kicks:", "".join(f"        {name}: {text}.\n" for name, text in _DETAILS.items()) + "        kicks:"
-)
+_BEFORE, _KICKS, _AFTER = (Features.__doc__ or "").partition("kicks:")
+_INDENTATION = _BEFORE.rpartition("\n")[2]  # Python 3.13 takes what all lines have
+Features.__doc__ = (
+    _BEFORE + "".join(f"{name}: {text}.\n{_INDENTATION}" for name, text in _DETAILS.items()) + _KICKS + _AFTER)
 
 
 def feature_names() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 
 import pytest
 
@@ -46,4 +47,4 @@ def test_features_copy() -> None:
 def test_features_are_described() -> None:
     """Each feature stands in the docstring with its text."""
     for name in feature_names():
-        assert f"        {name}: " in (Features.__doc__ or "")
+        assert re.search(rf"^ +{name}: ", Features.__doc__ or "", re.MULTILINE)

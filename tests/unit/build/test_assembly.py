@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import capstone
 import pytest
 
 from pylivepatch import BuildError
 from pylivepatch.build import agreement, assembly
-from pylivepatch.build.elf import Object, Symbol
+from pylivepatch.build.elf import Object, Section, Symbol
 from pylivepatch.build.parts import Part, Parts
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -80,6 +81,14 @@ def place(symbol: Symbol) -> tuple[int, int, str]:
     return id(symbol.section), symbol.value, "" if symbol.section else symbol.name
 
 
+def padding(section: Section) -> set[int]:
+    """Return where the code of a section has long nops, which do nothing whatever their operands are."""
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    return {at for insn in decoder.disasm(bytes(section.data), 0)
+            if section.executable and insn.mnemonic == "nop" and insn.size > 1
+            for at in range(insn.address, insn.address + insn.size)}  # fmt: skip
+
+
 def test_a_neighbour_of_an_explicit_section(tied: Made) -> None:
     """A jump to a static function has a relocation, which names it; as the kernel builds it there is none."""
     [plain] = [section for section in tied.plain.sections if section.name == ".sched.text"]
@@ -113,7 +122,7 @@ def test_each_thing_has_a_section(tied: Made) -> None:
     assert {symbol.name for symbol in part(parts, "often").symbols} == {"often", "alias"}
     assert part(parts, "zeros").size == 120
     functions = [each for each in parts.functions() if not each.is_cold and each.name not in ("by_hand", "rare")]
-    assert {each.section.align for each in functions} == {16}
+    assert {each.section.align for each in functions} <= {16, 32}  # 32 where gcc 14 aligns a loop
     assert part(parts, "loop").lead == 16
 
 
@@ -137,6 +146,7 @@ def test_damage_is_seen(tied: Made) -> None:
                 section.relocs.remove(reloc)
         else:
             taken = {at for reloc in section.relocs for at in range(reloc.offset, reloc.offset + 8)}
+            taken |= padding(section)
             if section.name == ".sched.text":
                 taken |= set(range(16 + 5, 16 + 16))  # a jump that became long, and padding that differs
             free = [at for at in range(len(section.data)) if at not in taken]
