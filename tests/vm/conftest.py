@@ -28,16 +28,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pairs", type=int, default=12, help="of sources, for test_oracle.py (default: 12)")
     group.addoption("--seed", type=int, default=100, help="of the first of them (default: 100)")
     group.addoption("--smoke", action="store_true", help="in one guest, and only the tests marked smoke there")
-    group.addoption("--share", metavar="NofALL", help="of the builder's cases only that part, such as 2of5")
+    group.addoption("--share", metavar="NofALL", help="of the builder's cases only that part: 2of5, or 2-5of5 "
+                    "with all that is no case; or kernel: of guest/ only what depends on the kernel")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("smoke"):
         others = [item for item in items if item.path.name != "test_guest.py"]
-    elif share := config.getoption("share"):
-        number, of = map(int, share.split("of"))
+    elif (share := config.getoption("share")) and share != "kernel":
+        part, of = share.split("of")
+        first, to, last = part.partition("-")
         cases = [item for item in items if isinstance(item, pytest.Function) and _is_case(item)]
-        kept = cases[number - 1 :: of]
+        kept = {item for number in range(int(first), int(last or first) + 1) for item in cases[number - 1 :: int(of)]}
+        if to:
+            kept |= set(items) - set(cases)
         others = [item for item in items if item not in kept and item.name != "test_in_a_guest"]
     elif config.getoption("kernel") != ONCE:
         others = [item for item in items if item.get_closest_marker("once")]
@@ -63,6 +67,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         scope = "all" if kernel.series == ONCE else "all that depend on the kernel"
     elif config.args == ["tests/vm/test_guest.py"]:
         scope = "guest suite"
+        if config.getoption("share") == "kernel":
+            scope += ", but what is about the package"
     else:
         return
     facts = {"series": kernel.series, "flavour": kernel.flavour, "release": kernel.release, "version": kernel.version,

@@ -21,6 +21,8 @@ def test_guest(pytestconfig: pytest.Config, capfd: pytest.CaptureFixture[str], t
     command = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-ra", f"--junit-xml={report}", "tests/vm/guest"]
     if pytestconfig.getoption("smoke"):
         command += ["-m", "smoke"]
+    elif pytestconfig.getoption("share") == "kernel":
+        command += ["-m", "not once"]
     kernel, flavour = pytestconfig.getoption("kernel"), pytestconfig.getoption("flavour")
     # Where a transition rewrites code on all CPUs, it takes seconds with two that are emulated.
     quick = accel.for_kernel(accel.TCG, lab.resolve(kernel, flavour).vmlinux) == accel.TCG

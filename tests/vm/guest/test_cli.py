@@ -93,6 +93,7 @@ def test_a_patch_lives_by_commands(payload: Payload) -> None:
     assert not Path("/sys/module/plp_cmdline").exists()
 
 
+@pytest.mark.once
 def test_load_passes_parameters(payload: Payload) -> None:
     """PARAM=VALUE reaches the module; what is no PARAM=VALUE is wrong usage."""
     data = ok("load", payload("plp_prefail"), "fail=-5")
@@ -104,6 +105,7 @@ def test_load_passes_parameters(payload: Payload) -> None:
         assert cli("load", payload("plp_cmdline"), "=1").returncode == 2
 
 
+@pytest.mark.once
 def test_load_of_a_foreign_module_enables_it(payload: Payload) -> None:
     """For an ordinary livepatch module `load` waits until it is enabled."""
     data = ok("load", payload("plp_foreign"))
@@ -112,6 +114,7 @@ def test_load_of_a_foreign_module_enables_it(payload: Payload) -> None:
     assert ok("revert", "plp_foreign")["state"] == "disabled"
 
 
+@pytest.mark.once
 def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """`status --json` has kernel, backend and patches; in a transition, with target, total and done."""
     assert ok("status") == {
@@ -145,6 +148,7 @@ def test_status_is_as_promised(core: Core, payload: Payload, sleeper: Sleep) -> 
     hold.revert()
 
 
+@pytest.mark.once
 def test_no_wait_returns_at_the_start(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """With --no-wait `enable` and `revert` return when the transition has started."""
     held = sleeper()
@@ -170,6 +174,7 @@ def listener(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("listener", ["netlink", "udev"], indirect=True)
 def test_watch_prints_events(core: Core, payload: Payload, listener: subprocess.Popen[str]) -> None:
     """`watch --count N` prints N events as they happen, and ends with 0."""
@@ -187,6 +192,7 @@ def test_watch_prints_events(core: Core, payload: Payload, listener: subprocess.
     assert all("plp_cmdline" in line for line in lines)
 
 
+@pytest.mark.once
 def test_it_is_so_already(core: Core, payload: Payload) -> None:
     """A code of its own, and with --if-needed a success that has changed nothing; what is needed is done."""
     file = payload("plp_cmdline")
@@ -211,6 +217,7 @@ def test_it_is_so_already(core: Core, payload: Payload) -> None:
     failed(4, "unload", "plp_cmdline")
 
 
+@pytest.mark.once
 def test_a_confirmation_is_seen(core: Core, payload: Payload) -> None:
     """`enable`, `list` and `status` tell that a patch will be reverted, and when; `health` warns of it."""
     core.load(payload("plp_cmdline"))
@@ -229,6 +236,7 @@ def test_a_confirmation_is_seen(core: Core, payload: Payload) -> None:
     assert cli("health").stdout.startswith("LIVEPATCH OK - 1 of 1 patches enabled | enabled=1;;;0 loaded=1")
 
 
+@pytest.mark.once
 def test_wait_and_signal(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """`wait` waits for what somebody else started; `signal` makes an interruptible sleeper leave the function."""
     held = sleeper()
@@ -258,6 +266,7 @@ def test_wait_and_signal(core: Core, payload: Payload, sleeper: Sleep) -> None:
     assert ok("signal")["signalled"] == []
 
 
+@pytest.mark.once
 def test_doctor(core: Core) -> None:
     """The versions of package and module, the abilities, and what is missing with its remedy."""
     data = ok("doctor")
@@ -270,6 +279,7 @@ def test_doctor(core: Core) -> None:
     assert "reloc_clear" not in cli("status").stdout
 
 
+@pytest.mark.once
 def test_watch_may_be_limited(core: Core, payload: Payload) -> None:
     """By patch, by action, and by time."""
     watching = subprocess.Popen(
@@ -292,6 +302,7 @@ def test_watch_may_be_limited(core: Core, payload: Payload) -> None:
 # ---- exit codes ----
 
 
+@pytest.mark.once
 def test_usage_is_2(core: Core, payload: Payload) -> None:
     """Wrong usage, names that cannot be, and force without the risk exit with 2."""
     patch = core.load(payload("plp_cmdline"))
@@ -304,6 +315,7 @@ def test_usage_is_2(core: Core, payload: Payload) -> None:
     assert patch.state is PatchState.REGISTERED
 
 
+@pytest.mark.once
 def test_not_found_is_4(tmp_path: Path) -> None:
     """No such patch, and no such file, exit with 4."""
     with unchanged():
@@ -312,6 +324,7 @@ def test_not_found_is_4(tmp_path: Path) -> None:
         assert "none.ko" in str(failed(4, "load", tmp_path / "none.ko")["message"])
 
 
+@pytest.mark.once
 def test_another_transition_is_5_and_deadlines_are_6_and_7(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """Reversed at the deadline exits with 6, left going with 7, and busy with another patch with 5."""
     sleeper()
@@ -328,6 +341,7 @@ def test_another_transition_is_5_and_deadlines_are_6_and_7(core: Core, payload: 
     assert ok("revert", "plp_hold")["state"] == "disabled"
 
 
+@pytest.mark.once
 def test_a_foreign_module_that_is_late_is_6_and_gone(payload: Payload, sleeper: Sleep) -> None:
     """`load` of an ordinary livepatch module reverses and unloads it at the deadline."""
     sleeper()
@@ -337,6 +351,7 @@ def test_a_foreign_module_that_is_late_is_6_and_gone(payload: Payload, sleeper: 
     assert "reversed and unloaded" in done.stderr
 
 
+@pytest.mark.once
 def test_refused_is_8(core: Core, payload: Payload, log: object) -> None:
     """What the kernel refuses, and what it would refuse, exits with 8 and its words."""
     log.expect("plp_no_such_function")  # type: ignore[attr-defined]
@@ -349,6 +364,7 @@ def test_refused_is_8(core: Core, payload: Payload, log: object) -> None:
         assert failed(8, "force", "--accept-risk", "plp_missing")["type"] == "PatchStateError"
 
 
+@pytest.mark.once
 def test_not_supported_is_9(core: Core, payload: Payload) -> None:
     """What this machine cannot do exits with 9: a registered patch, or events, without klpctl."""
     core.load(payload("plp_cmdline"))
@@ -372,6 +388,7 @@ def interrupted(*arguments: str | Path, name: str, number: signal.Signals) -> Do
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("foreign", [False, True])
 def test_a_signal_reverses(
@@ -390,6 +407,7 @@ def test_a_signal_reverses(
     assert Path("/sys/module", name).exists() is not foreign
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_reverses_a_revert(core: Core, payload: Payload, sleeper: Sleep, number: signal.Signals) -> None:
     """The patch stays enabled."""
@@ -404,6 +422,7 @@ def test_a_signal_reverses_a_revert(core: Core, payload: Payload, sleeper: Sleep
     assert patch.state is PatchState.ENABLED
 
 
+@pytest.mark.once
 def test_nohup_is_respected(core: Core, payload: Payload, sleeper: Sleep) -> None:
     """A command that was started to survive SIGHUP does."""
     held = sleeper()

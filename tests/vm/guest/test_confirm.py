@@ -204,6 +204,7 @@ def test_a_foreign_patch_awaits_nothing(core: Core, payload: Payload) -> None:
     assert core["plp_foreign"].state is PatchState.DISABLED
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
 def test_a_window_must_be_a_time(core: Core, payload: Payload, seconds: float) -> None:
     """No time, or no end without an owner, is refused before anything is asked of the kernel."""
@@ -291,6 +292,7 @@ def test_a_check_that_succeeds_confirms(core: Core, payload: Payload) -> None:
     assert patch.status().confirm_until is None
 
 
+@pytest.mark.once
 def test_a_check_that_fails_takes_the_patch_back(core: Core, payload: Payload) -> None:
     """enable --check reverts when the command fails, and its exit code is 6."""
     patch = core.load(payload("plp_cmdline"))
@@ -300,6 +302,7 @@ def test_a_check_that_fails_takes_the_patch_back(core: Core, payload: Payload) -
     assert patch.state is PatchState.DISABLED
 
 
+@pytest.mark.once
 def test_a_check_that_fails_too_late(core: Core, payload: Payload) -> None:
     """A failed check is what is reported when the kernel has taken the patch back meanwhile, too."""
     patch = core.load(payload("plp_cmdline"))
@@ -309,6 +312,7 @@ def test_a_check_that_fails_too_late(core: Core, payload: Payload) -> None:
     assert patch.state is PatchState.DISABLED
 
 
+@pytest.mark.once
 def test_a_check_that_succeeds_too_late(core: Core, payload: Payload) -> None:
     """When the kernel has reverted the patch before the check has succeeded, that is what is reported."""
     patch = core.load(payload("plp_cmdline"))

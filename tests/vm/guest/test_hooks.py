@@ -74,6 +74,7 @@ def test_hooks_see_every_event(core: Core, payload: Callable[[str], Path], hooks
     assert heard("order") == ["10-first", "20-second"] * len(CYCLE)
 
 
+@pytest.mark.once
 def test_a_failing_hook_stops_no_other(
     core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_failing_hook_stops_no_other(
     assert heard("40-works") == heard("10-fails") == heard("20-dies") == CYCLE
 
 
+@pytest.mark.once
 def test_what_is_no_hook_is_left_alone(
     core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]
 ) -> None:
@@ -103,6 +105,7 @@ def test_what_is_no_hook_is_left_alone(
     assert heard("order") == ["90-works"] * len(CYCLE)
 
 
+@pytest.mark.once
 def test_a_hook_that_hangs_is_stopped(
     core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]
 ) -> None:
@@ -114,6 +117,7 @@ def test_a_hook_that_hangs_is_stopped(
     assert heard("20-works") == heard("10-hangs") == CYCLE
 
 
+@pytest.mark.once
 def test_a_hook_that_others_may_write_is_passed_over(
     core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]
 ) -> None:
@@ -137,6 +141,7 @@ def test_a_hook_that_others_may_write_is_passed_over(
     assert heard("order") == ["90-works"] * len(CYCLE)
 
 
+@pytest.mark.once
 def test_a_trigger_is_no_event(core: Core, payload: Callable[[str], Path], hooks: Callable[..., None]) -> None:
     """Coldplug and `udevadm trigger` send uevents that tell of nothing; no hook runs for them."""
     core.load(payload("plp_cmdline"))

@@ -78,6 +78,7 @@ def test_every_form_of_declaration(payload: Payload) -> None:
     assert info.unreadable == ""
 
 
+@pytest.mark.once
 def test_what_cannot_be_read(payload: Payload) -> None:
     """A module without a patch of its own is not readable, and says why."""
     info = PatchInfo.open(payload("plp_plain"))
@@ -85,6 +86,7 @@ def test_what_cannot_be_read(payload: Payload) -> None:
     assert "no struct klp_patch" in info.unreadable
 
 
+@pytest.mark.once
 def test_what_a_file_carries(payload: Payload) -> None:
     """CVEs, source diff, description, author, licence, version and parameters are in the file."""
     info = PatchInfo.open(payload("plp_cve"))
@@ -99,6 +101,7 @@ def test_what_a_file_carries(payload: Payload) -> None:
     assert (plain.cves, plain.diff, plain.parameters, plain.version) == ((), None, (), "")
 
 
+@pytest.mark.once
 def test_a_loaded_patch_whose_file_is_not_known(core: Core, payload: Payload) -> None:
     """A loaded patch answers for itself: its functions by the kernel, its CVEs by its parameter, or not at all."""
     core.load(payload("plp_cve"))
@@ -110,6 +113,7 @@ def test_a_loaded_patch_whose_file_is_not_known(core: Core, payload: Payload) ->
     assert core.info("plp_cmdline").cves is None
 
 
+@pytest.mark.once
 def test_a_loaded_patch_whose_file_is_installed(core: Core, payload: Payload, store: Path) -> None:
     """The file of a loaded patch is found where it is installed, if it is the very build that is loaded."""
     core.load(payload("plp_cmdline"))
@@ -145,6 +149,7 @@ def test_stacked_functions(core: Core, payload: Payload, backend: str) -> None:
     assert Path("/proc/cmdline").read_text() == "cmdline: patched\n"
 
 
+@pytest.mark.once
 def test_is_it_fixed(core: Core, payload: Payload) -> None:
     """A CVE is fixed when a patch that names it is enabled: not before, and not after."""
     patch = core.load(payload("plp_cve"))
@@ -159,6 +164,7 @@ def test_is_it_fixed(core: Core, payload: Payload) -> None:
     assert core.fixes(CVES[0]) == []
 
 
+@pytest.mark.once
 def test_list_by_cve(core: Core, payload: Payload) -> None:
     """`list --cve` names the enabled patches, or exits with 4 and says what would fix it and what is not known."""
     patch = core.load(payload("plp_cve"))
@@ -174,6 +180,7 @@ def test_list_by_cve(core: Core, payload: Payload) -> None:
     assert cli("list", "--cve", "2026-1234").returncode == 2
 
 
+@pytest.mark.once
 def test_the_command(core: Core, payload: Payload) -> None:
     """`info` shows a file and a loaded patch alike, for people, as JSON, and the diff alone."""
     core.load(payload("plp_cve")).enable()
@@ -193,6 +200,7 @@ def test_the_command(core: Core, payload: Payload) -> None:
     assert cli("info", MODULES / "gone.ko").returncode == 4
 
 
+@pytest.mark.once
 def test_an_ordinary_user(core: Core, payload: Payload) -> None:
     """Who is not root is told the same."""
     core.load(payload("plp_cve")).enable()
@@ -201,6 +209,7 @@ def test_an_ordinary_user(core: Core, payload: Payload) -> None:
     assert cli("list", "--cve", CVES[0], user=True).returncode == 0
 
 
+@pytest.mark.once
 def test_replaced_patches_are_unloaded_by_policy(core: Core, payload: Payload) -> None:
     """`enable --unload-replaced` leaves the new patch alone, and wants one that is to stay."""
     core.load(payload("plp_cmdline")).enable()

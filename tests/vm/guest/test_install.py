@@ -14,6 +14,8 @@ from support import cli, unchanged
 
 from pylivepatch import Boot, BootOutcome, Core, PatchState, Store, TransitionReversedError
 
+pytestmark = pytest.mark.once
+
 VAR = Path("/var/lib/pylivepatch")
 Payload = Callable[[str], Path]
 

@@ -16,6 +16,8 @@ from support import cli
 
 from pylivepatch import Core, KernelError, TransitionTimeoutError
 
+pytestmark = pytest.mark.once
+
 Payload = Callable[[str], Path]
 JOURNALD = Path("/lib/systemd/systemd-journald")
 RUNTIME = (Path("/run/systemd/journal"), Path("/run/log/journal"))

@@ -83,6 +83,7 @@ def test_a_patch_lives_by_kpatch(payload: Payload) -> None:
     assert "patch module plp_foreign is not loaded" in failed("unload", "plp_foreign")
 
 
+@pytest.mark.once
 def test_all(payload: Payload) -> None:
     """What is installed, by this or by kpatch itself, is loaded, listed and uninstalled."""
     file, old = payload("plp_cmdline"), STORES[1] / RELEASE / "plp-foreign.ko"
@@ -102,6 +103,7 @@ def test_all(payload: Payload) -> None:
     assert not Store().patches()
 
 
+@pytest.mark.once
 def test_what_it_refuses(payload: Payload, tmp_path: Path) -> None:
     """kpatch's own words for what it refuses, its usage, and the exit code 1."""
     file = payload("plp_cmdline")
@@ -125,6 +127,7 @@ def test_what_it_refuses(payload: Payload, tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", ok("version"))
 
 
+@pytest.mark.once
 def test_a_transition_that_stalls(payload: Payload, sleeper: Callable[..., Sleeper]) -> None:
     """A task that holds a load up is shown, and the module unloaded."""
     start = sleeper()
@@ -140,6 +143,7 @@ def test_a_transition_that_stalls(payload: Payload, sleeper: Callable[..., Sleep
     assert parameter("plp_target", "sleepers") == "1"
 
 
+@pytest.mark.once
 def test_force(payload: Payload, core: object, log: KernelLog) -> None:
     """Without a transition there is nothing to signal and nothing to force."""
     assert ok("signal") == ""

@@ -13,6 +13,8 @@ from support import cli
 
 from pylivepatch import Core, KernelError, Metrics
 
+pytestmark = pytest.mark.once
+
 Payload = Callable[[str], Path]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

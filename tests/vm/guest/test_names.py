@@ -18,6 +18,8 @@ from pylivepatch import (
     UnsupportedError,
 )
 
+pytestmark = pytest.mark.once
+
 Payload = Callable[[str], Path]
 LONG = "a" * 300
 NAMES = ["", " ", "plp cmdline", "../plp_cmdline", "..", ".", "a/b", LONG, "plp_cmdline\0", "plp\ncmdline", "plp_é"]

@@ -14,6 +14,8 @@ from conftest import KernelLog, cmdline
 from pylivepatch import Core, ModuleFile, PatchState, Store
 from pylivepatch.boot import package
 
+pytestmark = pytest.mark.once
+
 Payload = Callable[[str], Path]
 Script = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 VAR = Path("/var/lib/pylivepatch")

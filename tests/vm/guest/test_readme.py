@@ -10,8 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import KernelLog
 from support import unchanged
+
+pytestmark = pytest.mark.once
 
 README = Path(__file__).parents[3] / "README.md"
 Payload = Callable[[str], Path]

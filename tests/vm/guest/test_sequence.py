@@ -29,6 +29,8 @@ from pylivepatch import (
     TransitionTimeoutError,
 )
 
+pytestmark = pytest.mark.once
+
 Payload = Callable[[str], Path]
 Sleep = Callable[..., Sleeper]
 FIRST = ["plp_cmdline", "plp_cmdline2", "plp_module"]

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Sleeper, until
 
 from pylivepatch import Core, PatchState
+
+pytestmark = pytest.mark.once
 
 Payload = Callable[[str], Path]
 Sleep = Callable[..., Sleeper]
