@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=100, help="of the first of them (default: 100)")
     group.addoption("--smoke", action="store_true", help="in one guest, and only the tests marked smoke there")
     group.addoption("--share", metavar="NofALL", help="of the builder's cases only that part: 2of5, or 2-5of5 "
-                    "with all that is no case; or kernel: of guest/ only what depends on the kernel")
+                    "with all that is no case; kernel: of guest/ only what depends on the kernel; "
+                    "7.3: of what is done with each of several sources only that with the one of this series")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("smoke"):
         others = [item for item in items if item.path.name != "test_guest.py"]
-    elif (share := config.getoption("share")) and share != "kernel":
+    elif (share := config.getoption("share")) and re.fullmatch(r"\d+\.\d+", share):
+        others = [item for item in items if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+                  and item.callspec.params.get("series", share) != share]  # fmt: skip
+    elif share and share != "kernel":
         part, of = share.split("of")
         first, to, last = part.partition("-")
         cases = [item for item in items if isinstance(item, pytest.Function) and _is_case(item)]
