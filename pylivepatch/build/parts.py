@@ -261,7 +261,11 @@ class Parts:
         if symbol.section is None:
             return Ref(reloc.offset - start, reloc.type, None, symbol.name, at, bias, branch)
         offset = symbol.value + at
-        part = self._by_symbol.get(id(symbol)) or self._at(symbol.section, offset)
+        part = self._by_symbol.get(id(symbol))
+        if part is None:
+            # the end of a string's loop may be said to be behind the string: the label tells which one is meant
+            labelled = symbol.section.merged and not symbol.is_section
+            part = self._at(symbol.section, symbol.value if labelled else offset)
         if part is None:
             return Ref(reloc.offset - start, reloc.type, None, "", offset, bias, branch)
         return Ref(reloc.offset - start, reloc.type, part, "", offset - part.start, bias, branch)

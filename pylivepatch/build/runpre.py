@@ -333,6 +333,8 @@ def _differs(image: Image, section: Section, reloc: Reloc, at: int, value: int) 
         at: Which byte of its symbol is meant.
         value: Where its symbol is in the image, if it were one there.
     """
+    if not reloc.symbol.is_section:
+        at = 0  # a label is that of the string, and a loop's end may be behind it
     start = reloc.symbol.value + at
     width = section.entsize or 1
     end = start + width - start % width

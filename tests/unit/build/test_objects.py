@@ -337,6 +337,15 @@ static const char *const words[] = { "one", "two" };
 static int a, b;
 int first(int n) { return numbers[n]; }
 int second(int n) { return puts(words[n]); }
+void shown(char *to, char *end)
+{
+	const char *from = " window";
+
+	for (int most = 10; most-- && *from; to++, from++)
+		if (to < end)
+			*to = *from;
+	first(0);
+}
 int third(void) { return puts("third"); }
 int fourth(void) { b += 3; a += 7; return a + 5; }
 """
@@ -356,12 +365,21 @@ def test_another_source_has_other_contents(tmp_path: Path, old: str, new: str, n
             found.prove()
     else:
         found.prove()
-    for each in ("first", "second", "third", "fourth"):
+    for each in ("first", "second", "shown", "third", "fourth"):
         if each == name:
             with pytest.raises(MismatchError, match="not what runs"):
                 found.require(each)
         else:
             assert found.require(each)
+
+
+def test_the_end_of_a_loop_over_a_string(tmp_path: Path) -> None:
+    """A bound that the loop does not reach is behind the string, and means that string, not what the next one has."""
+    shown = Parts(compiled(tmp_path, RUN)).named("shown")
+    assert shown is not None
+    ends = [ref for ref in shown.refs if ref.part is not None and ref.part.is_string]
+    assert {ref.at for ref in ends} == {0, 10}
+    assert [ref.part.data for ref in ends if ref.part] == [b" window\0"] * len(ends)
 
 
 def test_what_a_reference_means(tmp_path: Path) -> None:
