@@ -94,6 +94,7 @@ class _Comparison:
                 self._paired_originals.remove(id(old))
             self._known.clear()
             self._compare_functions()
+        self._take_constants()
         self._check_aliases()
         self._compare_data()
         self._compare_sections()
@@ -282,6 +283,31 @@ class _Comparison:
         return min(offset, max(len(b) - 1, 0))
 
     # ---- data ----
+
+    def _take_constants(self) -> None:
+        """Take constants that change along with the functions that use them, which all change then.
+
+        They must lead to no function: tables of those are known by their address, too.
+        """
+        taken = [(old, new) for new in self.patched.all if (old := self.pairs.get(id(new))) is not None
+                 and self._is_table(self.orig, old) and self._is_table(self.patched, new) and not self._equal(old, new)]
+        for old, new in taken:
+            del self.pairs[id(new)]
+            self._paired_originals.remove(id(old))
+            self.changes.notes.append(
+                f"{new.name} goes with the patch, with what it becomes, and so do all functions that use it: what "
+                "keeps its address has to release it in a callback, before the patch is unloaded")
+        if taken:
+            self._known.clear()
+            self._compare_functions()
+
+    @staticmethod
+    def _is_table(parts: Parts, part: Part) -> bool:
+        """Tell whether a part is a constant of this source that only functions refer to, and that refers to none."""
+        return (bool(part.symbols) and tables.data_kind(part.section) == ".rodata" and not part.is_global
+                and all(ref.part is not None and not ref.part.is_func for ref in part.refs)
+                and all(user.is_func and not user.in_init for user in parts.all
+                        if any(ref.part is part for ref in user.refs)))
 
     def _compare_data(self) -> None:
         for new in self.patched.all:

@@ -422,3 +422,43 @@ def test_an_alternative_that_takes_code_away(tmp_path: Path) -> None:
     assert sizes == {"before": (0, []), "after": (5, ["after"])}
     changed = compiled(tmp_path, ALTERNATIVE.replace('"jmp after"', '"jmp before"'), "y")
     assert names(compare("x.c", parts, Parts(changed))) == {"after"}
+
+
+TABLES = """
+extern int puts(const char *);
+static int six(void) { return 6; }
+static const int numbers[] = { 3, 1, 4, 1, 5 };
+static const char *const words[] = { "one", "two" };
+static int (*const calls[])(void) = { six, 0 };
+static const struct pair { int a, b; } shared = { 1, 2 };
+static const struct pair *const holder = &shared, *volatile keeps = &shared;
+const int known[] = { 2, 7, 1, 8 };
+static int left[] = { 1, 2, 3 };
+int first(int n) { return numbers[n] + 1; }
+int second(int n) { return numbers[n] + puts(words[n]); }
+int third(int n) { return calls[n]() + known[n] + left[n]++; }
+int fourth(void) { return keeps->a + shared.b; }
+"""
+
+
+@pytest.mark.parametrize(("old", "new", "users"), [
+    ("1, 5 }", "1, 6 }", {"first", "second"}), ("1, 5 }", "1, 5, 9 }", {"first", "second"}),
+    ('"two" }', '"TWO" }', {"second"}), ('"two" }', '"two", "three" }', {"second"}),
+    ("six, 0", "0, six", None), ("2 };\nstatic const struct", "3 };\nstatic const struct", None), ("8 }", "9 }", None),
+    ("2, 3 }", "2, 4 }", None),
+])
+def test_constants_go_with_those_who_use_them(tmp_path: Path, old: str, new: str, users: set[str] | None) -> None:
+    """A table of this source is changed by replacing its users, unless others know where it is."""
+    assert TABLES.count(old) == 1
+    before, after = (Parts(compiled(tmp_path, text, name)) for text, name in (
+        (TABLES, "a"), (TABLES.replace(old, new), "b")))
+    if users is None:
+        with pytest.raises(BuildError, match="the running kernel has it in use"):
+            compare("x.c", before, after)
+        return
+    found = compare("x.c", before, after)
+    assert names(found) == users
+    assert found.notes
+    table = after.named("numbers" if "first" in users else "words")
+    assert table is not None
+    assert found.original(table) is None

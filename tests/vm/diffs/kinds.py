@@ -108,6 +108,9 @@ KINDS = (
          one(SMAPS, SMAPS_END, SMAPS_END.replace(" kB", " KB")),
          frozenset({"__show_smap"}), "cat /proc/self/smaps", "^Locked: .* KB", below=("called_otherwise",),
          bypassed="__show_smap"),
+    Case("constants", "a table of constants: the functions that use it are replaced",
+         one("fs/proc/array.c", "	\"R (running)\",		/* 0x00 */\n", "	\"R (Running)\",		/* 0x00 */\n"),
+         frozenset({"do_task_stat", "proc_pid_status"}), "cat /proc/self/status", r"^State:\tR \(Running\)"),
     Case("exported_pointer", "a changed function that is exported, called and pointed to, with a cold part",
          one("fs/seq_file.c", DECIMAL, DECIMAL +
              "	if (unlikely(m->size == 77)) {\n		pr_err(\"plp: cold\\n\");\n		dump_stack();\n	}\n"
