@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylivepatch.errors import AccessError, UnsupportedError
+from pylivepatch.errors import AccessError, BadDataError, UnsupportedError
 from pylivepatch.state import PatchState, Reason
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Metrics:
         if running is not None:
             yield from self._transition(running)
         yield from self._confirmations(patches)
+        yield from self._installed()
         features = self._core.features
         if features.fast:
             kicks = CounterMetricFamily("pylivepatch_kicks", "Early retries of transitions since klpctl was loaded")
@@ -98,6 +99,24 @@ class Metrics:
             reversals = CounterMetricFamily("pylivepatch_reversals", "Transitions reversed since klpctl was loaded")
             reversals.add_metric([], features.reversals)
             yield reversals
+
+    def _installed(self) -> Iterator[Metric]:
+        """What is installed for the running kernel; nothing for those who may not know."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        from pylivepatch.boot.store import Store
+
+        installed = GaugeMetricFamily(
+            "pylivepatch_installed",
+            "A patch that is applied at boot; crashed: it is left out, because the machine crashed after it",
+            labels=["name", "crashed"],
+        )
+        try:
+            for patch in Store(root=self._core.kernel.root).patches(self._core.release):
+                installed.add_metric([patch.name, str(patch.crashed).lower()], 1)
+        except (AccessError, BadDataError):
+            return
+        yield installed
 
     def text(self) -> str:
         """Read the kernel, and give all metrics in Prometheus text format.

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pylivepatch import Core, KernelError, Metrics
+from pylivepatch import Core, KernelError, Metrics, Store
+from pylivepatch.boot.store import crash_marker
 
 
 def test_text(enabling: Path) -> None:
@@ -26,6 +28,26 @@ def test_text(enabling: Path) -> None:
     ):
         assert line in lines
     assert not [line for line in lines if "transition_seconds" in line or "kicks" in line]
+
+
+def test_what_is_installed(enabling: Path, build_module: Callable[..., Path]) -> None:
+    """What is applied at boot, and what is left out since the machine crashed after it."""
+    release = (enabling / "proc/sys/kernel/osrelease").read_text().strip()
+    (enabling / "proc/sys/kernel/random").mkdir()
+    (enabling / "proc/sys/kernel/random/boot_id").write_text("boot 1\n")
+    store = Store(root=enabling)
+    for name in ("plp_a", "plp_b"):
+        store.install(build_module(name, vermagic=f"{release} SMP"))
+    crash_marker(store).begin("plp_b")
+    (enabling / "proc/sys/kernel/random/boot_id").write_text("boot 2\n")
+    with Core(root=enabling) as core:
+        lines = Metrics(core).text().splitlines()
+        assert [line for line in lines if line.startswith("pylivepatch_installed{")] == [
+            'pylivepatch_installed{crashed="false",name="plp_a"} 1.0',
+            'pylivepatch_installed{crashed="true",name="plp_b"} 1.0',
+        ]
+        store.patch("plp_a").path.chmod(0o666)
+        assert "pylivepatch_installed{" not in Metrics(core).text()
 
 
 def test_write(enabling: Path, tmp_path: Path) -> None:

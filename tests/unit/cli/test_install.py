@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -189,6 +190,19 @@ def test_system(root: Path) -> None:
     assert not any((root / name).exists() for name in files)
     assert not (root / "etc/pylivepatch/hooks.d").exists()
     assert json.loads(run(root, "uninstall", "--system", "--json").stdout)["run"] == []
+
+
+def test_the_unit_is_confined(root: Path) -> None:
+    """It has the capabilities that loading modules needs, and writes to the store alone."""
+    run(root, "install", "--system")
+    lines = (root / "etc/systemd/system/pylivepatch.service").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if re.match("[A-Z]", line))
+    assert settings["CapabilityBoundingSet"].split() == ["CAP_SYS_MODULE", "CAP_SYSLOG"]
+    assert (settings["ProtectSystem"], settings["ReadWritePaths"]) == ("strict", "-/var/lib/pylivepatch")
+    assert (settings["UMask"], settings["ProtectHome"]) == ("0077", "read-only")
+    assert settings["RestrictAddressFamilies"] == "AF_UNIX AF_NETLINK"
+    for name in ("NoNewPrivileges", "PrivateTmp", "RestrictNamespaces", "MemoryDenyWriteExecute", "LockPersonality"):
+        assert settings[name] == "yes"
 
 
 def test_hooks_are_not_removed(root: Path) -> None:
