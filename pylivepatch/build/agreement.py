@@ -9,7 +9,7 @@ instruction by instruction.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -130,10 +130,12 @@ class _Agreement:
         """Pair what is not taken apart; both have those sections in the same order."""
         homes = {id(home.section) for home in self._homes.values()}
         split = {home.section.name for home in self._homes.values()}
+        counts = [Counter(section.name for section in each.sections) for each in (self.plain, self.named)]
+        split |= {name for name, count in counts[1].items() if 0 < counts[0][name] < count}  # of nothing with a name
         kept = [[section for section in each.sections if section.allocated and id(section) not in taken]
                 for each, taken in ((self.plain, homes), (self.named, self._homes.keys()))]
         self._floating = {id(section): section for section in kept[1] if section.name in split}
-        kept[1] = [section for section in kept[1] if section.name not in split]
+        kept = [[section for section in each if section.name not in split] for each in kept]
         if [(one.name, one.size) for one in kept[0]] != [(one.name, one.size) for one in kept[1]]:
             raise self._differs("what is in no symbol")
         for before, after in zip(*kept, strict=True):

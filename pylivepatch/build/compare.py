@@ -234,7 +234,7 @@ class _Comparison:
         result = (
             old.size == new.size
             and old.section.type == new.section.type
-            and self._same_bytes(old.data, old.refs, new.data, new.refs)
+            and self._same_bytes(_content(old), old.refs, _content(new), new.refs)
             and self._same_entries(old, new)
         )
         if not result:
@@ -442,6 +442,10 @@ def _telling(part: Part) -> list[Entry]:
     """Return the entries that say what a function does, table by table; the others are notes for objtool."""
     return sorted((entry for entry in part.entries if not entry.table.startswith(".discard")),
                   key=lambda entry: entry.table)
+
+
+def _content(part: Part) -> bytes:
+    return part.data if part.entry is None else _lineless(part.entry)
 
 
 def _lineless(entry: Entry) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import shlex
@@ -221,7 +222,16 @@ class Compiler:
         return self._commands[unit]
 
     def _compile_command(self, unit: Unit) -> str:
-        return self._saved(unit).partition(" ; ")[0]
+        command = self._saved(unit).partition(" ; ")[0]
+        if not self.tree.is_kernel or "-prefix-map=" in command or self._names_begin_with_dot:
+            return command
+        return re.sub(r"(?= -c -o \S+ \S+\Z)", " -fmacro-prefix-map=./=", command.rstrip())
+
+    @cached_property
+    def _names_begin_with_dot(self) -> bool:
+        """Whether the kernel was built in its source: __FILE__ has "./" in headers then, since 7.x."""
+        with self.tree.target.image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+            return image.find(b"\0./include/linux/") >= 0
 
 
 @lru_cache

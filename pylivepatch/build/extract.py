@@ -19,6 +19,7 @@ from pylivepatch.build.elf import (
     R_X86_64_64,
     SHF_ALLOC,
     SHF_EXECINSTR,
+    SHF_LINK_ORDER,
     SHF_WRITE,
     SHT_NOBITS,
     SHT_PROGBITS,
@@ -251,6 +252,8 @@ class Extractor:
         """Give *part* a place in the module."""
         if id(part) in self._made:
             return self._made[id(part)]
+        if part.entry is not None:
+            return self._include_entry(part, part.entry)
         if part.in_init:
             raise BuildError(
                 f"the changed code refers to {part.name}, which is freed after init", kind="init", symbol=part.name,
@@ -345,7 +348,28 @@ class Extractor:
                 self._relocate(symbol.section, start + ref.offset, ref, part)
             symbol.section.relocs.sort(key=lambda reloc: reloc.offset)
         for entry in part.entries:
-            self._add_entry(part, entry, symbol.section, start)
+            if entry.part is None or id(entry.part) not in self._made:
+                self._add_entry(part, entry, symbol.section, start)
+        if part.lead:
+            self._mark_padding(symbol.section, start - part.lead)
+
+    def _include_entry(self, part: Part, entry: Entry) -> Symbol:
+        """Take a table entry along that code refers to; the code that it is about is in the module already."""
+        about = entry.refs[0].part
+        assert about is not None
+        code = self._made[id(about)]
+        assert code.section is not None
+        table = self._table(entry.table, part.section.flags, shared=True)
+        self._made[id(part)] = Symbol("", table.size, section=table)
+        self._add_entry(about, entry, code.section, code.value)
+        return self._made[id(part)]
+
+    def _mark_padding(self, code: Section, at: int) -> None:
+        """Name the padding before a function, as the compiler does: objtool of 7.x finds it by that alone."""
+        section = Section(tables.PADDING, flags=SHF_ALLOC | SHF_WRITE | SHF_LINK_ORDER, data=bytearray(8), size=8,
+                          align=8, link=code)
+        section.relocs.append(Reloc(0, R_X86_64_64, self._section_symbol(code), at))
+        self.into.object.sections.append(section)
 
     # ---- references ----
 

@@ -146,9 +146,16 @@ class Image:
         return self.symbols.addresses(name) + self.initial.addresses(name)
 
     def gone(self, address: int) -> bool:
-        """Tell whether the kernel frees what is at *address* when it has booted."""
-        begin, end = (self.symbols.addresses(name) for name in ("__init_begin", "__init_end"))
-        return bool(begin and end) and begin[0] <= address < end[0]
+        """Tell whether the kernel frees what is at *address* when it has booted.
+
+        Since 6.15 the first values of per-CPU variables are among that, and their addresses still name the variables.
+        """
+        return self._between("__init_begin", address, "__init_end") and not self._between(
+            "__per_cpu_start", address, "__per_cpu_end")
+
+    def _between(self, begin: str, address: int, end: str) -> bool:
+        start, stop = (self.symbols.addresses(name) for name in (begin, end))
+        return bool(start and stop) and start[0] <= address < stop[0]
 
     def version(self) -> str:
         """Return what the kernel's ``uname -v`` says; "" when its image does not tell."""

@@ -68,11 +68,13 @@ class Entry:
         table: Name of the table's section.
         data: Its bytes.
         refs: Its references; the first one leads to the code that it is about.
+        part: The same for code that refers to it: to what a warning says, since 7.x; None when none does.
     """
 
     table: str
     data: bytes
     refs: list[Ref]
+    part: Part | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +90,7 @@ class Part:
         lead: Bytes of padding before it that are part of the function for the kernel.
         refs: What it refers to, by offset.
         entries: Table entries that are about it.
+        entry: The table entry that it is itself.
         align: Alignment in bytes.
     """
 
@@ -99,6 +102,7 @@ class Part:
     lead: int = 0
     refs: list[Ref] = field(default_factory=list, repr=False)
     entries: list[Entry] = field(default_factory=list, repr=False)
+    entry: Entry | None = field(default=None, repr=False)
     align: int = 1
 
     @property
@@ -177,9 +181,10 @@ class Parts:
                 self._cut(section)
         for part in list(self.all):
             part.refs = list(self._refs(part.section, part.start, part.size))
+        pointed = self._pointed()
         for section in object_.sections:
             if tables.is_table(section.name):
-                self._attach(section)
+                self._attach(section, pointed)
         self._named: dict[str, Part] = {}
         for part in self.all:
             for symbol in part.symbols:
@@ -296,12 +301,25 @@ class Parts:
             self._constants[key] = Part(section.name, section, offset, size, align=min(width, 16))
         return self._constants[key]
 
-    def _attach(self, section: Section) -> None:
+    def _pointed(self) -> dict[tuple[int, int], list[Ref]]:
+        """Return what refers to entries of tables, by section and offset: code of warnings, which hands its own on."""
+        ends = [(part, ref) for part in self.all for ref in part.refs if ref.part is None and not ref.external]
+        found: dict[tuple[int, int], list[Ref]] = {}
+        for part, ref in ends:
+            reloc = next(reloc for reloc in part.section.relocs if reloc.offset == part.start + ref.offset)
+            found.setdefault((id(reloc.symbol.section), ref.at), []).append(ref)
+        return found
+
+    def _attach(self, section: Section, pointed: dict[tuple[int, int], list[Ref]]) -> None:
         for start, size in tables.entries(section):
             refs = list(self._refs(section, start, size))
             entry = Entry(section.name, bytes(section.data[start:start + size]), refs)
             if tables.replaces_by_nothing(section.name, entry.data):
                 _empty(refs[1])
+            if users := pointed.get((id(section), start)):
+                entry.part = Part(section.name, section, start, size, refs=refs, entry=entry)
+                for user in users:
+                    user.part, user.at = entry.part, 0
             if refs and refs[0].part is not None:
                 refs[0].part.entries.append(entry)
 

@@ -30,6 +30,9 @@ _CAUSE = (
 """Numbers of types, which resolve_btfids writes after the link."""
 
 _WIDEST = 8
+_SOURCE = re.compile(rb"(?:\./)?([\w.+-]+(?:/[\w.+-]+)+\.[chS])\0")
+_LONGEST = 4096
+"""Bytes of a path."""
 
 
 @dataclass(slots=True)
@@ -342,7 +345,18 @@ def _differs(image: Image, section: Section, reloc: Reloc, at: int, value: int) 
         end += width
     pre = bytes(section.data[start:end])
     run = image.read(value + at, len(pre))
-    return "" if pre == run else f"{pre!r} was compiled, and the image has {run!r}"
+    if pre == run or (section.flags & SHF_STRINGS and _is_name_of(pre, image.read(value + at, _LONGEST))):
+        return ""
+    return f"{pre!r} was compiled, and the image has {run!r}"
+
+
+def _is_name_of(pre: bytes, run: bytes) -> bool:
+    """Tell whether a string is the name of a source file, by which the image's build called the same one.
+
+    That was in a directory of its own: since 7.x __FILE__ has no "./" then, and what UBSAN reports all of the path.
+    """
+    name, there = _SOURCE.fullmatch(pre), run.partition(b"\0")[0]
+    return name is not None and (there == name[1] or (there.startswith(b"/") and there.endswith(b"/" + name[1])))
 
 
 def _compare_data(

@@ -25,6 +25,7 @@ DYNAMIC_DEBUG = "__dyndbg"
 TRACED = "__mcount_loc"
 JUMPS = "__jump_table"
 BUGS = "__bug_table"
+PADDING = "__patchable_function_entries"
 ALTERNATIVES = ".altinstructions"
 REPLACEMENTS = ".altinstr_replacement"
 DETOURS = ".altinstr_aux"
@@ -36,7 +37,6 @@ KEPT = UNNAMED_CODE | JUMP_TABLES | {DYNAMIC_DEBUG, TRAMPOLINES}
 """Sections that mean something by their name in a module, too."""
 
 SIZES = {
-    BUGS: 12,
     "__ex_table": 12,
     JUMPS: 16,
     ".smp_locks": 4,
@@ -51,13 +51,13 @@ _BTF_ID = re.compile(r"(__BTF_ID__\w+?__)\d+")
 
 INFO = ".modinfo"
 
-BUG_LINE = slice(8, 10)
-"""Where an entry of the bug table has its line number."""
+BUG_LINE = slice(-4, -2)
+"""Where an entry of the bug table has its line number: behind four bytes for each reference, and before its flags."""
 
 _DROPPED = re.compile(
     r"__patchable_function_entries|\.printk_index|\.discard\.addressable|\.orc_|\.return_sites|\.retpoline_sites"
     r"|\.call_sites|\.ibt_endbr_seal|\.static_call_sites|\.comment|\.note|\.BTF(?:\.|\Z)|\.debug|\.eh_frame|\.llvm"
-    r"|\.discard\.ksym|\.gnu\.|\.modinfo|__versions")
+    r"|\.discard\.ksym|\.gnu\.|\.modinfo|__versions|__tracepoint_check")
 _INIT = re.compile(r"\.(?:init|exit|meminit|devinit|cpuinit)(?:\.|\Z)|\.initcall|\.exitcall|\.con_initcall")
 _DATA = re.compile(r"\.(?:data|bss|rodata|ref\.data|ref\.rodata|lbss|ldata|tbss|kstrtab)(?:[.\d_]|\Z)"
                    r"|\.text|\.(?:sched|kprobes|softirqentry|irqentry|cpuidle|noinstr|spinlock|entry|ref)\.text"
@@ -105,7 +105,7 @@ def dropped(name: str) -> bool:
 
 def is_table(name: str) -> bool:
     """Tell whether a section's entries go where the function goes that they are about."""
-    return (name in SIZES or name == ALTERNATIVES or name.startswith(RUNTIME)
+    return (name in SIZES or name in (ALTERNATIVES, BUGS) or name.startswith(RUNTIME)
             or (name.startswith(".discard") and not dropped(name)))
 
 
@@ -153,6 +153,11 @@ def entries(section: Section) -> Iterator[tuple[int, int]]:
         # two references each: 12 bytes up to 6.2, 14 since
         starts = [reloc.offset for reloc in section.relocs[::2]]
         size = starts[1] - starts[0] if len(starts) > 1 else section.size
+    elif section.name == BUGS:
+        # what is no reference is line and flags; of references there are two, and three where the format is one (7.x)
+        count = (section.size - 4 * len(section.relocs)) // 4
+        size = section.size // max(count, 1)
+        starts = list(range(0, section.size, size or 1))
     elif section.name in SIZES:
         size = SIZES[section.name]
         starts = list(range(0, section.size, size))

@@ -15,9 +15,10 @@ from pylivepatch.build import layout
 from pylivepatch.build.compare import Changes, compare
 from pylivepatch.build.elf import SHN_LIVEPATCH, STB_GLOBAL, Object, Reloc, Section, Symbol
 from pylivepatch.build.image import Image
+from pylivepatch.build.kallsyms import Kallsyms, KernelSymbol
 from pylivepatch.build.link import write
 from pylivepatch.build.parts import Parts
-from pylivepatch.build.runpre import match
+from pylivepatch.build.runpre import _is_name_of, match
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -462,3 +463,66 @@ def test_constants_go_with_those_who_use_them(tmp_path: Path, old: str, new: str
     table = after.named("numbers" if "first" in users else "words")
     assert table is not None
     assert found.original(table) is None
+
+
+@pytest.mark.parametrize(
+    ("compiled", "runs", "same"),
+    [
+        ("./include/linux/fs.h", "include/linux/fs.h", True),
+        ("./include/linux/fs.h", "/somewhere/linux-7.3/include/linux/fs.h", True),
+        ("kernel/fork.c", "/somewhere/linux-7.3/kernel/fork.c", True),
+        ("kernel/fork.c", "/somewhere/linux-7.3/other-kernel/fork.c", False),
+        ("kernel/fork.c", "other/kernel/fork.c", False),
+        ("kernel/fork.c", "/somewhere/kernel/fork.c and more", False),
+        ("fork", "/somewhere/fork", False),
+    ],
+)
+def test_names_of_sources(compiled: str, runs: str, same: bool) -> None:
+    """A kernel that was built in a directory of its own names its sources by another way to them."""
+    assert _is_name_of(compiled.encode() + b"\0", runs.encode() + b"\0more") is same
+
+
+def test_data_of_which_nothing_has_a_name(tmp_path: Path) -> None:
+    """What UBSAN has in .data comes along by reference alone, be there named variables beside it or not."""
+    text = "int shifted(int a, int n) { return a << n; }\nint other(int a, int n) { return a >> n; }\n"
+    for more in ("", "int named = 5;\n"):
+        parts = Parts(made(tmp_path, text + more, "x", "-fsanitize=shift", "-fno-reorder-blocks-and-partition").named)
+        data = {part.name: [ref.part for ref in part.refs if ref.part is not None and ref.part.name == ".data"]
+                for part in parts.functions()}
+        assert data["shifted"]
+        assert data["other"]
+        assert not {id(part) for part in data["shifted"]} & {id(part) for part in data["other"]}
+
+
+WARNING = """
+#define WARNING(format, line) ({ void *bug; asm volatile("lea 2f(%%rip), %0\\n1:\\n" \
+    ".pushsection __bug_table,\\"aw\\"\\n" \
+    "2: .long 1b-., %c1-., %c2-.\\n.word %c3, 5\\n.popsection" \
+    : "=r"(bug) : "i"(format), "i"("FILE"), "i"(line)); bug; })
+extern void warn(void *, int);
+void first(int n) { warn(WARNING("first %d", 7), n); }
+void second(int n) { warn(WARNING("second %d", 8), n); warn(WARNING("third %d", 9), n); }
+"""
+
+
+def test_what_code_hands_on_of_a_table(tmp_path: Path) -> None:
+    """The code of a warning refers to its own entry of the bug table (7.x), and changes with what that says."""
+    parts = Parts(compiled(tmp_path, WARNING))
+    for part, count in zip(parts.functions(), (1, 2), strict=True):
+        handed = [ref.part.entry for ref in part.refs if ref.part is not None and ref.part.entry is not None]
+        assert handed == part.entries
+        assert [len(entry.data) for entry in part.entries] == [16] * count
+        assert [len(entry.refs) for entry in part.entries] == [3] * count
+    for old, new, changed in (("third %d", "3rd %d", {"second"}), ("8)", "18)", set())):
+        other = Parts(compiled(tmp_path, WARNING.replace(old, new), "y"))
+        assert names(compare("x.c", parts, other)) == changed
+
+
+@pytest.mark.parametrize(
+    ("per_cpu", "gone"), [((0, 0x30), {0x1000, 0x1020, 0x1FFF}), ((0x1010, 0x1030), {0x1000, 0x1FFF})]
+)
+def test_per_cpu_variables_stay(per_cpu: tuple[int, int], gone: set[int]) -> None:
+    """Where the kernel has their first values in what it frees (6.15), their addresses are good all the same."""
+    marks = {"__init_begin": 0x1000, "__init_end": 0x2000, "__per_cpu_start": per_cpu[0], "__per_cpu_end": per_cpu[1]}
+    image = Image("vmlinux", Path(), Kallsyms([KernelSymbol(place, "D", name) for name, place in marks.items()]))
+    assert {place for place in (0x20, 0x1000, 0x1020, 0x1FFF, 0x2000) if image.gone(place)} == gone
