@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from pylivepatch.errors import BuildError
 from pylivepatch.lab.sandbox import Sandbox
 
 _OBJTOOL = re.compile(r";\s*(\S*objtool/objtool\s[^;\n]*?)\s+\S+\.o\s*(?:;|$)", re.MULTILINE)
-_COMPILED = re.compile(r" -c -o \S+ (?=\S+\.c\s*$)")
+_COMPILED = re.compile(r" -c -o \S+ (?=(\S+\.c)\s*$)")
 
 
 def gather(
@@ -46,12 +46,19 @@ def gather(
                for orig, patched in pairs]
     commands = {path.name[1:-6]: path.read_text().partition("\n")[0].partition(":=")[2]
                 for path in sorted(made.glob(".*.o.cmd"))}
-    programs = _Programs(box, folder, target.headers, pairs[0][0])
+    where = _where(commands.values(), made, target.headers)
+    programs = _Programs(box, folder, where, pairs[0][0])
     sources += [Source(name, "", text) for name, text in programs.compile(commands).items()]
     return Evidence(
         release=target.release, kernel=_kernel(target, symbols, symvers), layouts=_layouts(target.image),
         sources=tuple(sources), assemble=programs.assemble,
-        annotate=_Objtool(box, folder, target.headers, "\n".join(commands.values())).run)
+        annotate=_Objtool(box, folder, where, "\n".join(commands.values())).run)
+
+
+def _where(commands: Iterable[str], made: Path, headers: Path) -> Path:
+    """Return where kbuild ran its commands: since 6.13 (13b25489b6f8) in the module's directory, by relative names."""
+    sources = [match[1] for command in commands if (match := _COMPILED.search(_plain(command)))]
+    return headers if all(source.startswith("/") for source in sources) else made
 
 
 def _text(path: Path) -> str:
@@ -89,14 +96,14 @@ class _Programs:
 
     box: Sandbox
     folder: Path
-    headers: Path
+    where: Path
     like: Compiled
 
     def compile(self, commands: dict[str, str]) -> dict[str, str]:
         """Return the assembly of the module's own sources, by name, of the commands that compiled them."""
         wanted = {name: _COMPILED.sub(f" -S -o {shlex.quote(str(self.folder / name))}.s ", _plain(command))
                   for name, command in commands.items() if _COMPILED.search(_plain(command))}
-        _parallel(self.box, list(wanted.values()), self.headers, self.folder, "compiling the module's own sources")
+        _parallel(self.box, list(wanted.values()), self.where, self.folder, "compiling the module's own sources")
         return {name: _text(self.folder / f"{name}.s") for name in wanted}
 
     def assemble(self, texts: Sequence[str]) -> list[bytes]:
@@ -117,7 +124,7 @@ class _Objtool:
 
     box: Sandbox
     folder: Path
-    headers: Path
+    where: Path
     commands: str
 
     def run(self, objects: Sequence[bytes]) -> list[bytes]:
@@ -128,7 +135,7 @@ class _Objtool:
             path.write_bytes(data)
         if found:
             _parallel(self.box, [f"SRCARCH=x86 {found[-1]} {shlex.quote(str(path))}" for path in paths],
-                      self.headers, self.folder, "objtool on the reference")
+                      self.where, self.folder, "objtool on the reference")
         return [path.read_bytes() for path in paths]
 
 

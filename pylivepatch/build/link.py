@@ -76,7 +76,6 @@ def link(
     if not made.exists():
         raise BuildError(f"kbuild made no module of the patch:\n{said}", kind="link")
     module = Object.open(made)
-    _refuse_merged(extract.object, module)
     for symbol in module.symbols:
         symbol.name = names.own.get(symbol.name, symbol.name)
     _enter(module, extract.entries)
@@ -183,22 +182,10 @@ def _heed(output: str, unresolved: Collection[str]) -> None:
                          + "\n".join(lines[:10]), kind="link")
 
 
-def _refuse_merged(code: Object, module: Object) -> None:
-    """Refuse a module whose functions have no sections of their own any more: they cannot be proved one by one.
-
-    Raises:
-        BuildError: The kernel's build has merged them, as that of 7.x does.
-    """
-    there = {section.name for section in module.sections}
-    if any(section.name.startswith(".text.") and section.name not in there for section in code.sections):
-        raise BuildError("this kernel's build merges the sections of a module, and such a module cannot be proved yet",
-                         kind="link", remedy="the kernels of Debian 12 and 13 do not: 6.1 and 6.12")
-
-
 def _enter(module: Object, entries: Mapping[str, str]) -> None:
     """Put the functions that are meant in the place of the names that they had before the module was linked."""
     functions = {symbol.name: symbol for symbol in module.symbols
-                 if symbol.is_func and symbol.section is not None and symbol.section.name.startswith(".text.")}
+                 if symbol.is_func and symbol.section is not None and not tables.is_init(symbol.section.name)}
     for section in module.sections:
         for reloc in section.relocs:
             if reloc.symbol.undefined and reloc.symbol.name in entries:

@@ -126,8 +126,9 @@ def test_a_file_is_proved_again(target: Target, tree: Path, tmp_path: Path) -> N
     built = build([written(tmp_path, "new_function", tree, named("new_function").edits)], target=target, output=path)
     assert prove(path, target=target) == built.verdict
     module = Object.open(path)
-    [section] = [each for each in module.sections if each.name == ".text.version_proc_show"]
-    section.data[-1] ^= 0x08  # a return, or a jump to the return thunk
+    [symbol] = [each for each in module.symbols if each.name == "version_proc_show"]
+    assert symbol.section is not None
+    symbol.section.data[symbol.value] ^= 0x08  # its first instruction
     module.write(path)
     assert any("version_proc_show" in words for words in prove(path, target=target).complaints)
 

@@ -204,6 +204,17 @@ class Checker:
             for number in wanted:
                 for atom, place in copies.code(number):
                     yield from self._unwinding(module, number, atom, place, own)
+                for atom, place in copies.replacements(number):
+                    yield from self._sites(number, atom, place, own)
+
+    def _sites(self, number: int, atom: Atom, place: Place, own: Annotations) -> Iterator[str]:
+        """Say whether calls of a replacement for an alternative are patched as those of the reference: since 7.x."""
+        unit = self.units[number]
+        piece = unit.patched.piece(atom)
+        wanted, there = (objtool.sites(made, at, len(piece.data)) for made, at in (
+            (self._annotated[number], Place(piece.section.index, piece.start)), (own, place)))
+        yield from (f"{table} has not what it must of a replacement for an alternative of {unit.source}, at {offset:#x}"
+                    for table, offset in sorted(wanted ^ there))
 
     def _unwinding(
         self, module: Module, number: int, atom: Atom, place: Place, own: Annotations,

@@ -22,7 +22,7 @@ _SPACE = re.compile(r"\s+")
 
 NOTES = re.compile(
     r"\.discard|__mcount_loc|__patchable_function_entries|\.printk_index|\.note|\.comment|\.orc|\.debug|\.export_symbol"
-    r"|___ksymtab|__ksymtab|___kcrctab|__kcrctab")
+    r"|___ksymtab|__ksymtab|___kcrctab|__kcrctab|__tracepoint_check")
 """Sections whose references to code never make it run."""
 
 INIT = re.compile(r"\.init\.|\.meminit\.|\.init_array|\.initcall|\.con_initcall")

@@ -103,8 +103,9 @@ class Annotations:
             row = rows.data[index * width:(index + 1) * width]
             self.rows.setdefault(place.section, []).append((place.offset, row))
         for found in self.rows.values():
-            found.sort()
-            if len({at for at, _ in found}) != len(found):
+            found.sort()  # those that end a section first, which are all zeros: the kernel sorts them so, too
+            telling = [at for at, row in found if any(row)]
+            if len(set(telling)) != len(telling):
                 raise ValueError("there is more than one row of unwind data for a place")
 
     def row(self, place: Place) -> bytes:
@@ -156,7 +157,7 @@ def complaints(
     for table in SITES:
         rows = own.rows if table == UNWIND_IP else {place.section for place in own.sites[table]}
         yield from (f"{table} refers to {module.file.sections[index].name}, which is no code" for index in rows
-                    if index not in codes)
+                    if not module.file.sections[index].flags & elf.EXEC)
 
 
 def _static_calls(module: Module, section: Sec, code: Code, own: Annotations) -> Iterator[str]:
@@ -210,6 +211,12 @@ def _targets(module: Module, codes: dict[int, Code]) -> set[Place]:
             if place is not None and Place(section.index, rel.offset) not in branches:
                 found.add(place)
     return found
+
+
+def sites(made: Annotations, place: Place, size: int) -> set[tuple[str, int]]:
+    """Return what tables name in a piece of code: table, and offset in it."""
+    return {(table, at.offset - place.offset) for table, rows in made.sites.items() for at in rows
+            if at.section == place.section and place.offset <= at.offset < place.offset + size}
 
 
 def unlike(

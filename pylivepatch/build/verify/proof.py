@@ -28,6 +28,7 @@ from pylivepatch.build.verify.reference import Piece, Ref
 _LEFT_OUT = re.compile(r"\.discard|__patchable_function_entries|\.printk_index|\.note|\.comment|\.ident|runtime_")
 """Sections of which a patch needs nothing: notes for objtool, which has read them, and for tools."""
 
+_REPLACEMENTS = ".altinstr_replacement"
 _JUMPS = "__jump_table"
 _JUMP = {0xEB: 2, 0xE9: 5}
 """Bytes of a jump, by its first one."""
@@ -35,6 +36,10 @@ _NOP = 2
 """The bit of a static branch's key that tells objtool to make a nop of its jump."""
 
 _PLAIN = re.compile(r"\.(?:data|bss|rodata)(?:[.\d_]|\Z)")
+_MERGED = re.compile(r"(\.(?:text|data|bss|rodata))\.(?:\w|\.L).*\Z")
+"""Sections that the linker script for modules makes one of, where it does: that of 7.x."""
+_ENTRIES = frozenset({".rodata.klp_entries", ".rodata"})
+"""Where pointers are that are there for objtool, by themselves or merged with other data."""
 _PERCPU, _READ_ONLY_LATER = ".data..percpu", ".data..ro_after_init"
 
 
@@ -144,10 +149,11 @@ class Copies:
 
     def _pointers(self, place: Place) -> None:
         """Account for pointers that are there for objtool: it seals functions to which nothing points."""
-        section = self.module.file.named(".rodata.klp_entries")
-        for rel in section.relocs if section is not None and not section.flags & (elf.WRITE | elf.EXEC) else ():
-            if rel.type == elf.ABS64 and section is not None and self.module.found(rel).place == place:
-                self._cover(Place(section.index, rel.offset), elf.WIDTHS[rel.type])
+        for section in self.module.file.sections:
+            if section.name in _ENTRIES and not section.flags & (elf.WRITE | elf.EXEC):
+                for rel in section.relocs:
+                    if rel.type == elf.ABS64 and self.module.found(rel).place == place:
+                        self._cover(Place(section.index, rel.offset), elf.WIDTHS[rel.type])
 
     def _own(self) -> Iterator[Copy]:
         """Find what the module's own sources define, by name."""
@@ -301,7 +307,8 @@ class Copies:
         if not piece.atom.code and bool(section.flags & elf.WRITE) != bool(wanted.flags & elf.WRITE):
             return f"{name} can{'' if section.flags & elf.WRITE else 'not'} be written to"
         if not unit.object:
-            return "" if name == wanted.name else f"it is in {name} instead of {wanted.name}"
+            kept = name in (wanted.name, _MERGED.sub(r"\1", wanted.name))
+            return "" if kept else f"it is in {name} instead of {wanted.name}"
         if wanted.name.startswith(_PERCPU):
             return "" if name == _PERCPU else f"the module loader does not take {name} for per-CPU data"
         if piece.atom.code:
@@ -382,10 +389,17 @@ class Copies:
         return bool(self._copies.get((number, atom.number)))
 
     def code(self, number: int) -> Iterator[tuple[Atom, Place]]:
-        """Yield the code of a source that the module has, and where."""
+        """Yield the code of a source that the module has, and where; what stands in for other code is not among it."""
+        return (copy for copy in self._code(number) if copy[0].section != _REPLACEMENTS)
+
+    def replacements(self, number: int) -> Iterator[tuple[Atom, Place]]:
+        """Yield what stands in for other code on some processors."""
+        return (copy for copy in self._code(number) if copy[0].section == _REPLACEMENTS)
+
+    def _code(self, number: int) -> Iterator[tuple[Atom, Place]]:
         for (unit, atom), places in self._copies.items():
             found = self.units[unit].patched.text.atoms[atom]
-            if unit == number and found.code and found.section != ".altinstr_replacement":
+            if unit == number and found.code:
                 yield from ((found, place) for place in sorted(places))
 
     def _cover(self, place: Place, size: int) -> None:

@@ -50,8 +50,8 @@ CASES = (
          frozenset({"rcu_expedited_show"}),
          "cat /sys/kernel/rcu_expedited", "plp [01]"),
     Case("static_data", "static data of the file, which stays the kernel's own",
-         one("fs/filesystems.c", '		seq_printf(m, "%s\\t%s\\n",\n', '		seq_printf(m, "plp %s\\t%s\\n",\n'),
-         frozenset({"filesystems_proc_show"}), "cat /proc/filesystems", "plp nodev\tproc"),
+         one("fs/char_dev.c", '"%3d %s\\n", cd->major, cd->name);', '"%3d plp %s\\n", cd->major, cd->name);'),
+         frozenset({"chrdev_show"}), "cat /proc/devices", "  1 plp mem"),
     Case("inlined", "a static function that is inlined: its callers change",
          one("kernel/utsname_sysctl.c", "	which = (which - (char *)&init_uts_ns) + (char *)uts_ns;\n",
              "	which = (which - (char *)&init_uts_ns) + (char *)uts_ns;\n"
@@ -110,8 +110,8 @@ CASES = (
          one(LOADAVG, LOADAVG_SHOW, LOADAVG_SHOW +
              "	{\n		static atomic_t plp_count = ATOMIC_INIT(3);\n		unsigned long flags;\n\n"
              "		local_irq_save(flags);\n		atomic_inc(&plp_count);\n		local_irq_restore(flags);\n"
-             '		seq_printf(m, "plp=%d,%d,%d ", atomic_read(&plp_count) > 3, static_cpu_has(X86_FEATURE_TSC),\n'
-             "			   static_cpu_has(X86_FEATURE_K6_MTRR));\n	}\n"),
+             '		seq_printf(m, "plp=%d,%d,%d ", atomic_read(&plp_count) > 3, cpu_feature_enabled(X86_FEATURE_TSC),\n'
+             "			   cpu_feature_enabled(X86_FEATURE_PN));\n	}\n"),
          frozenset({"loadavg_proc_show"}), "cat /proc/loadavg", "plp=1,1,0 "),
     Case("indirect_call", "a call through a pointer: a retpoline",
          one("fs/proc/consoles.c", '	seq_printf(m, "%s%d", con->name, con->index);', '	seq_printf(m, "plp-%s%d", con->name, con->index);'),
@@ -158,8 +158,8 @@ CASES = (
          one(DUMMY, DUMMY_STATS, DUMMY_STATS + "	stats->rx_packets = 2424;\n"),
          frozenset({"dummy_get_stats64"}), "cat /sys/class/net/dummy0/statistics/rx_packets", "^2424$", late=("dummy numdummies=1",)),
     Case("module_data", "a module's own static data, and its own functions",
-         one("drivers/block/zram/zram_drv.c", "	val = init_done(zram);\n	up_read(&zram->init_lock);\n",
-             "	val = init_done(zram) + 1000 * !strcmp(default_compressor, CONFIG_ZRAM_DEF_COMP);\n	up_read(&zram->init_lock);\n"),
+         one("drivers/block/zram/zram_drv.c", "	val = init_done(zram);\n",
+             "	val = init_done(zram) + 1000 * !strcmp(default_compressor, CONFIG_ZRAM_DEF_COMP);\n"),
          frozenset({"initstate_show"}), "cat /sys/block/zram0/initstate", "^1000$", modules=("zram",)),
     Case("module_to_module", "a function that one module gets, and another one that needs it uses",
          one("mm/zsmalloc.c", "EXPORT_SYMBOL_GPL(zs_get_total_pages);\n",
@@ -296,9 +296,9 @@ REFUSED = (
     Refused("prototype",
             one("fs/filesystems.c", "#include <linux/syscalls.h>\n", "#define unregister_filesystem plp_unregister\n#include <linux/syscalls.h>\n")
             + one("fs/filesystems.c", "#include <linux/fs_parser.h>\n", "#include <linux/fs_parser.h>\n#undef unregister_filesystem\n")
-            + one("fs/filesystems.c", "int unregister_filesystem(struct file_system_type * fs)\n{\n",
-                  "int unregister_filesystem(struct file_system_type * fs, int plp);\n"
-                  "int unregister_filesystem(struct file_system_type * fs, int plp)\n{\n	if (plp)\n		return -EINVAL;\n\n"),
+            + one("fs/filesystems.c", "int unregister_filesystem(struct file_system_type",
+                  "int unregister_filesystem(int plp, struct file_system_type *);\n"
+                  "int unregister_filesystem(int plp, struct file_system_type"),
             "export", "unregister_filesystem", "is exported, and changes from"),
     Refused("no_export", one("fs/filesystems.c", "EXPORT_SYMBOL(unregister_filesystem);", ""), "export", "", "exports"),
     Refused("nothing", one(CMDLINE, CMDLINE_SHOW, CMDLINE_SHOW + "	/* plp */\n"), "nothing", "", "changes no code"),

@@ -39,9 +39,9 @@ KINDS = (
              "	wait_for_common(x, MAX_SCHEDULE_TIMEOUT, TASK_UNINTERRUPTIBLE);\n}\nEXPORT_SYMBOL(wait_for_completion);"),
          frozenset({"wait_for_completion"}), "dmesg -C; modprobe dummy; rmmod dummy; dmesg | grep -c 'plp: waits'", "^[1-9]"),
     Case("sleeping", "a warning in a function in which tasks sleep: their stack is seen through the new code",
-         one("fs/pipe.c", "	bool was_full, wake_next_reader = false;\n	ssize_t ret;\n\n	/* Null read succeeds. */\n",
-             "	bool was_full, wake_next_reader = false;\n	ssize_t ret;\n\n	WARN_ON_ONCE(!filp);\n	/* Null read succeeds. */\n"),
-         frozenset({"pipe_read"}), SLEEPER, r"pipe_read\+\S+ \[plp_sleeping\]\n.*\n?.*vfs_read"),
+         one("fs/pipe.c", "	ssize_t ret;\n\n	/* Null read succeeds. */\n",
+             "	ssize_t ret;\n\n	WARN_ON_ONCE(!filp);\n	/* Null read succeeds. */\n"),
+         frozenset(), SLEEPER, r"pipe_read\+\S+ \[plp_sleeping\]\n.*\n?.*vfs_read"),  # anon_pipe_read() since 6.15
     Case("percpu_kinds", "per-CPU variables that vmlinux has in places of their own",
          one(LOADAVG, "static int loadavg_proc_show",
              "static DEFINE_PER_CPU_READ_MOSTLY(int, plp_read) = 7;\n"
