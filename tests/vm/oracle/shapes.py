@@ -199,7 +199,7 @@ class Shapes(State):
         made.declarations = "\tunsigned long saved;\n"
         made.body.kids.append(Node(
             f"\tspin_lock_irqsave(&{lock}, saved);\n@0\tspin_unlock_irqrestore(&{lock}, saved);\n"
-            "\tif (static_cpu_has(X86_FEATURE_TSC))\n\t\tx0 += @1;\n\tif (boot_cpu_has(X86_FEATURE_K6_MTRR))\n\t\tx0 += @2;\n",
+            "\tif (cpu_feature_enabled(X86_FEATURE_TSC))\n\t\tx0 += @1;\n\tif (boot_cpu_has(X86_FEATURE_K6_MTRR))\n\t\tx0 += @2;\n",
             self.chance.line("x0 += @0;", self.chance.number(Scope(self.program, made), 1)), const(3), const(5),
             kind="statement"))
         self.use(made, count)
