@@ -19,6 +19,8 @@ help:
 	@echo "make docs          into build/docs"
 	@echo "make man           into build/man"
 	@echo "make wheel         into dist/"
+	@echo "make wheels        as PyPI takes them, into dist/"
+	@echo "make test-wheel    that, in a clean root of Debian 12 without a compiler, and klpctl by DKMS"
 	@echo "make deb           Debian packages, into dist/"
 	@echo "make clean         everything that was built"
 
@@ -54,6 +56,12 @@ man: setup
 
 wheel: setup
 	.venv/bin/python -m build --outdir dist
+
+wheels: setup
+	scripts/wheels
+
+test-wheel: setup
+	scripts/test-wheel
 
 deb: man
 	scripts/deb

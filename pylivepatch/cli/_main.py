@@ -55,7 +55,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "metrics": "metrics:metrics",
         "doctor": "doctor:doctor",
     },
-    "Boot": {"install": "install:install", "uninstall": "install:uninstall", "boot": "boot:boot"},
+    "Boot": {
+        "install": "install:install",
+        "uninstall": "install:uninstall",
+        "boot": "boot:boot",
+        "klpctl": "klpctl:klpctl",
+    },
     "Building and trying": {
         "build": "build:build",
         "try": "build:try_",

@@ -114,7 +114,7 @@ class Signer:
                 [self._program, *words], input=data, capture_output=True, check=False, pass_fds=[secret.fileno()]
             )
         if done.returncode:
-            reason = "; ".join(done.stderr.decode(errors="replace").split("\n")[:2]).strip("; ")
+            reason = _reason(done.stderr.decode(errors="replace"))
             raise BadDataError(
                 f"{self.key} and {self.certificate} do not sign: {reason}",
                 after=_NOTHING,
@@ -122,6 +122,14 @@ class Signer:
                 f"{PASSPHRASE} if it is encrypted",
             )
         return done.stdout
+
+
+def _reason(said: str) -> str:
+    """What openssl said, without where in its source; the last of its errors is the nearest to what was asked."""
+    lines = said.strip().splitlines() or ["openssl said nothing"]
+    errors = [line.split(":") for line in lines if re.match(r"[0-9A-F]+:error:", line)]
+    told = [line for line in lines if ":error:" not in line]
+    return told[0] if told else errors[-1][5]
 
 
 def unsigned(module: bytes) -> bytes:

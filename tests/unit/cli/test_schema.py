@@ -90,6 +90,7 @@ def commands(enabling: Path, build_module: Callable[..., Path], tmp_path: Path) 
         "install --system": ["install", "--system"],
         "uninstall": ["uninstall", "--if-needed", "plp_new"],
         "boot": ["boot", "--settle", "0"],
+        "klpctl": ["klpctl", "status"],
         "package": ["package", file, "--image-version", "6.1.1-1", "--output", tmp_path / "fix.deb"],
         "health": ["health"],
         "doctor": ["doctor"],
