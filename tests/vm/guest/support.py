@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pylivepatch import Core, LivepatchError
+from pylivepatch import Core, LivepatchError, PatchState, PatchStatus
 
 # A command imports what it needs when it runs, which takes a second in an emulated guest: here once for all of them.
 from pylivepatch.cli import (  # noqa: F401
@@ -42,6 +43,7 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 HEADER = Path(__file__).parents[3] / "kmod/uapi/klpctl.h"
 ADDRESS = re.compile(r"(?i)\b(?:0x)?ffff[0-9a-f]{12}\b")
 FAILED = 70
+SETTLED = 5.0
 
 Done = subprocess.CompletedProcess[str]
 
@@ -49,6 +51,10 @@ Done = subprocess.CompletedProcess[str]
 def kernel(backend: str = "auto") -> dict[str, object]:
     """All of the kernel that an operation on patches can change."""
     with Core(backend) as core:  # type: ignore[arg-type]
+        # The core lets go of a patch a little after its end.
+        end = time.monotonic() + SETTLED
+        while time.monotonic() < end and any(held(status) for status in core.status()):
+            time.sleep(0.01)
         patches = {
             status.name: (status.state, status.registered, status.forced, status.objects) for status in core.status()
         }
@@ -61,6 +67,13 @@ def kernel(backend: str = "auto") -> dict[str, object]:
         "modules": sorted((name, size, "" if name == "klpctl" else references) for name, size, references in modules),
         "cmdline": Path("/proc/cmdline").read_text(),
     }
+
+
+def held(status: PatchStatus) -> bool:
+    """Tell whether something, which may be the core, holds the module of a patch that is not enabled."""
+    if status.forced or status.state.in_transition or status.state is PatchState.ENABLED:
+        return False
+    return (Path("/sys/module") / status.name / "refcnt").read_text() != "0\n"
 
 
 @contextlib.contextmanager
