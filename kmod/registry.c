@@ -353,7 +353,8 @@ static void follow(struct klpctl_patch *patch, u64 now)
 /* Soon when something has just happened, and less often later. */
 static unsigned long next_look(u64 now)
 {
-	u64 since = (now - min(now, max(newest, klpctl_watch_started()))) / NSEC_PER_MSEC;
+	u64 last = max3(newest, klpctl_watch_started(), klpctl_watch_ended());
+	u64 since = (now - min(now, last)) / NSEC_PER_MSEC;
 	u64 most = since < PATIENCE_MS || klpctl_event_wanted() ? USUAL_MS : LONG_MS;
 
 	return msecs_to_jiffies(clamp(since, (u64)FIRST_MS, most));
