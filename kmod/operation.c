@@ -27,6 +27,7 @@
 #include "core.h"
 #include "operation.h"
 #include "registry.h"
+#include "watch.h"
 
 #define RELEASE_MS	1000	/* how long the core may take to let go of a module */
 #define RETRY_MS	100	/* until an expired patch is tried again */
@@ -183,10 +184,31 @@ static int check_before(const struct klpctl_patch *patch, const char **why)
 	return 0;
 }
 
+/* A callback returns what its author likes: it may say something else here. */
+static int refusal(int ret)
+{
+	switch (ret) {
+	case -EPERM:
+	case -ENOENT:
+	case -EINTR:
+	case -ENXIO:
+	case -E2BIG:
+	case -EFAULT:
+	case -EBUSY:
+	case -ENOTTY:
+	case -EOPNOTSUPP:
+	case -EALREADY:
+		return -ECANCELED;
+	}
+	/* Above are the kernel's own, such as -ERESTARTSYS. */
+	return ret > 0 ? -EINVAL : ret <= -ERESTARTSYS ? -ECANCELED : ret;
+}
+
 /* Under operation, which keeps the patch. */
 static int enable_registered(struct klpctl_patch *patch, const char **why)
 {
 	struct klp_patch *clone;
+	unsigned int starts = klpctl_watch_starts();
 	int ret;
 
 	ret = check_before(patch, why);
@@ -205,17 +227,20 @@ static int enable_registered(struct klpctl_patch *patch, const char **why)
 	ret = klp_enable_patch(clone);
 	if (!ret)
 		return 0;
-	*why = ret == -EBUSY ? "another patch is in transition" :
-	       ret == -ENODEV ? "the patch module is being unloaded" :
+	*why = ret == -ENODEV ? "the patch module is being unloaded" :
 	       "the livepatch core or a callback of the patch refused it: see the kernel log";
+	/* ftrace says the same of a function that something else redirects. */
+	if (ret == -EBUSY && (klpctl_core_in_transition() || klpctl_watch_starts() != starts))
+		*why = "another patch is in transition";
+	else
+		ret = refusal(ret);
 
 	klpctl_registry_lock();
 	patch->has_relocs = klpctl_clone_has_applied_relocs(clone);
 	patch->core = NULL;
 	klpctl_clone_free(clone);
 	klpctl_registry_unlock();
-	/* What a callback returns is up to its author. */
-	return ret > 0 ? -EINVAL : ret;
+	return ret;
 }
 
 static int store(const char *name, const char *attr, bool value, const char **why)
@@ -248,10 +273,14 @@ static struct klpctl_patch *get_patch(const char *name, struct klpctl_patch *sna
 	return patch;
 }
 
-/* Had the transition ended already that was to be reversed? Then look again. */
-static bool has_ended(int ret, const struct klpctl_patch *snapshot)
+/* Had the transition ended that was to be reversed? Then look again, unless a signal came. */
+static bool has_ended(int *ret, const struct klpctl_patch *snapshot)
 {
-	return ret == -EINVAL && klpctl_in_transition(snapshot->state) && !signal_pending(current);
+	if (*ret != -EINVAL || !klpctl_in_transition(snapshot->state))
+		return false;
+	if (signal_pending(current))
+		*ret = -EINTR;
+	return *ret != -EINTR;
 }
 
 static void schedule_expiry(u64 delay_ns)
@@ -297,7 +326,7 @@ again:
 	} else {
 		ret = enable_registered(patch, why);
 	}
-	if (has_ended(ret, &snapshot))
+	if (has_ended(&ret, &snapshot))
 		goto again;
 	klpctl_registry_lock();
 	patch = ret ? NULL : klpctl_registry_find(name);
@@ -337,7 +366,7 @@ again:
 	} else {
 		ret = store(name, "enabled", false, why);
 	}
-	if (has_ended(ret, &snapshot))
+	if (has_ended(&ret, &snapshot))
 		goto again;
 	/* What has begun is told before anything else can be done. */
 	klpctl_registry_lock();

@@ -23,8 +23,9 @@
  *         EBUSY another patch is in transition, or the kernel still holds the
  *         module; EOPNOTSUPP the module must be loaded anew for that; ENXIO ftrace is
  *         switched off; EINTR a signal came before anything was done; others: what
- *         klp_enable_patch() or a pre-patch callback returned. The patch is then as it
- *         was before.
+ *         klp_enable_patch() or a pre-patch callback returned, as ECANCELED if the number
+ *         is one of those that say something else here: EBUSY of ftrace, say, when a kprobe
+ *         redirects a function of the patch. The patch is then as it was before.
  *
  *   KLPCTL_IOC_REVERT   Starts disabling a patch, registered or standalone, or reverses
  *                       its enabling. Returns when the transition has started.

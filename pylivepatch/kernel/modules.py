@@ -41,11 +41,11 @@ def insert(path: str, opened: int, name: str, options: str, kernel: Kernel) -> N
             remedy="enable it, or unload it first",
         )
     lib = _lib()
-    running = next((status.name for status in kernel.backend.patches() if status.progress), None)
+    running = _in_transition(kernel)
     with explained(name):
         result = lib.plp_module_insert(f"/proc/self/fd/{opened}".encode(), options.encode())
         if result < 0:
-            raise refusal(-result, "load", name, busy=running, filename=path)
+            raise refusal(-result, "load", name, busy=running or _in_transition(kernel), filename=path)
     if not (kernel.sysfs / "module" / name).exists():
         raise KernelError(
             f"{path} is not {name} any more: it was changed while it was loaded",
@@ -54,6 +54,10 @@ def insert(path: str, opened: int, name: str, options: str, kernel: Kernel) -> N
             after="another module than was checked is loaded",
             remedy="find out which by lsmod, and who can write the file",
         )
+
+
+def _in_transition(kernel: Kernel) -> str | None:
+    return next((status.name for status in kernel.backend.patches() if status.progress), None)
 
 
 def probe(name: str) -> bool:

@@ -28,6 +28,7 @@ _UNCHANGED = "nothing has changed"
 _AS_BEFORE = "the kernel is as it was before"
 _RELOAD = "unload its module and load it again"
 _FTRACE_ON = "switch it on: sysctl kernel.ftrace_enabled=1"
+_TAKEN = "a callback refused it, or something else, such as a kprobe, redirects one of its functions"
 _BUILD = "build the patch for this kernel"
 
 
@@ -52,6 +53,7 @@ _TABLE: dict[tuple[str, int], _Row] = {
     ("enable", errno.ENXIO): _Row(
         PatchRejectedError, "ftrace is switched off, and functions cannot be patched", _FTRACE_ON
     ),
+    ("enable", errno.ECANCELED): _Row(PatchRejectedError, _TAKEN, "see the kernel log"),
     ("enable", errno.EOPNOTSUPP): _Row(UnsupportedError, "it cannot be enabled again as it is", _RELOAD),
     ("confirm", errno.EINVAL): _Row(
         PatchStateError, "no confirmation is awaited, or its time is over", "enable it with a time to confirm in"
@@ -120,9 +122,12 @@ def refusal(
         The exception, to be raised.
     """
     row = _TABLE.get((verb, number)) or _TABLE.get(("", number))
-    if number == errno.EBUSY and busy is None and verb in ("enable", "load") and not ftrace_enabled():
-        # What ftrace says to the core without words (7162431dcf72, 5.6).
-        row = _TABLE["enable", errno.ENXIO]
+    if number == errno.EBUSY and busy is None:
+        # What ftrace says to the core without words (7162431dcf72, 5.6); klpctl tells it from the rest.
+        if verb in ("enable", "load") and not ftrace_enabled():
+            row = _TABLE["enable", errno.ENXIO]
+        elif verb == "load":
+            row = _TABLE["enable", errno.ECANCELED]
     if row is None:
         kind: type[LivepatchError] = KernelError if verb == "read" else PatchRejectedError
         who = _WHO.get(verb, "")

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
         ("revert", errno.EALREADY, AlreadyError),
         ("force", errno.EINVAL, PatchStateError),
         ("enable", errno.EBUSY, TransitionBusyError),
-        ("load", errno.EBUSY, TransitionBusyError),
+        ("enable", errno.ECANCELED, PatchRejectedError),
+        ("load", errno.EBUSY, PatchRejectedError),
         ("enable", errno.EOPNOTSUPP, UnsupportedError),
         ("enable", errno.EINVAL, PatchRejectedError),
         ("enable", errno.ENOMEDIUM, PatchRejectedError),
@@ -117,4 +118,11 @@ def test_ftrace_is_not_another_transition(tmp_path: Path, monkeypatch: pytest.Mo
         assert "ftrace is switched off" in str(error)
     assert isinstance(refusal(errno.EBUSY, "load", "fix", busy="other"), TransitionBusyError)
     switch.write_text("1\n")
-    assert isinstance(refusal(errno.EBUSY, "load", "fix"), TransitionBusyError)
+    assert isinstance(refusal(errno.EBUSY, "enable", "fix"), TransitionBusyError)
+
+
+def test_a_function_that_is_taken_is_not_another_transition() -> None:
+    """EBUSY of a load, while no patch is in transition, is told as what ftrace or a callback says."""
+    error = refusal(errno.EBUSY, "load", "fix")
+    assert type(error) is PatchRejectedError
+    assert "redirects one of its functions" in str(error)

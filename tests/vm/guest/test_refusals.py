@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import KernelLog, cmdline, parameter
+from conftest import MODULES, KernelLog, cmdline, parameter
 from support import said, unchanged
 
 from pylivepatch import (
@@ -204,6 +204,41 @@ def test_a_callback_that_fails(core: Core, payload: Payload, log: KernelLog) -> 
     parameter("plp_prefail", "fail", "0")
     patch.enable()
     assert cmdline() == "cmdline: with callbacks"
+
+
+MEANINGS = ("EINTR", "EBUSY", "EALREADY", "EPERM", "ENXIO", "ENOENT", "EOPNOTSUPP", "ERESTARTSYS")
+
+
+def test_a_callback_that_says_what_klpctl_says(core: Core, payload: Payload, log: KernelLog) -> None:
+    """A callback's error number is a refusal, whatever else it means: no success, no retry, no other cause."""
+    log.expect("pre-patch callback failed")
+    log.expect("failed to enable patch")
+    patch = core.load(payload("plp_prefail"))
+    for tries, name in enumerate(MEANINGS, start=1):
+        parameter("plp_prefail", "fail", str(-getattr(errno, name, 512)))
+        with unchanged(), pytest.raises(PatchRejectedError, match="callback") as info:
+            patch.enable(if_needed=True)
+        assert info.value.errno == errno.ECANCELED, name
+        assert parameter("plp_prefail", "pre") == str(tries), "it was tried again"
+
+
+def test_a_function_that_is_taken(core: Core, payload: Payload, log: KernelLog) -> None:
+    """A function that a kprobe redirects is not told as another transition, nor tried again; later it is patched."""
+    complaint = "failed to register ftrace handler for function 'cmdline_proc_show'"
+    log.expect(complaint)
+    log.expect("failed to patch object 'vmlinux'")
+    log.expect("failed to enable patch 'plp_cmdline'")
+    patch = core.load(payload("plp_cmdline"))
+    subprocess.run(["insmod", MODULES / "plp_probe.ko", "func=cmdline_proc_show", "post=1"], check=True)
+    try:
+        with unchanged(), pytest.raises(PatchRejectedError, match="kprobe") as info:
+            patch.enable()
+        said(info.value, "plp_cmdline")
+    finally:
+        subprocess.run(["rmmod", "plp_probe"], check=True)
+    assert sum(complaint in line for line in log.lines()) == 1
+    patch.enable()
+    assert cmdline() == "cmdline: patched"
 
 
 def test_a_foreign_callback_that_fails(core: Core, payload: Payload, log: KernelLog) -> None:
