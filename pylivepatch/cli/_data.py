@@ -90,8 +90,8 @@ def blocker_data(blocker: Blocker) -> dict[str, object]:
     }
 
 
-def event_data(event: Event) -> dict[str, object]:
-    """An event: time on the wall, and CLOCK_MONOTONIC in seconds."""
+def event_data(event: Event, status: PatchStatus | None = None) -> dict[str, object]:
+    """An event: time on the wall, and CLOCK_MONOTONIC in seconds; with a status, the confirmation that is awaited."""
     return {
         "type": "event",
         "time": wall_time(event.time),
@@ -106,6 +106,7 @@ def event_data(event: Event) -> dict[str, object]:
         "forced": event.forced,
         "source": event.source,
         **({"done": event.done, "total": event.total} if event.action is Action.PROGRESS else {}),
+        **({"confirmation": confirmation_data(status)} if status is not None else {}),
     }
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pylivepatch.cli._data import objects_data
-from pylivepatch.cli._session import Session, json_option
+from pylivepatch.cli._data import confirmation_data, objects_data, progress_data
+from pylivepatch.cli._session import Session, json_option, state_words
 from pylivepatch.cli.completion import patch_names_and_files
 from pylivepatch.elf.file import SUFFIXES
 from pylivepatch.module.info import PatchInfo
@@ -44,7 +44,7 @@ def info(session: Session, patch: str, diff: bool) -> None:
         # In a pipe it is as it was; a terminal would obey what is in it.
         click.echo(printable(text, keep="\n\t") if sys.stdout.isatty() else text, nl=False)
     else:
-        session.result(info_data(found), "\n".join(_lines(found)))
+        session.result(info_data(found), "\n".join(info_lines(found)))
 
 
 def info_data(found: PatchInfo) -> dict[str, object]:
@@ -54,6 +54,9 @@ def info_data(found: PatchInfo) -> dict[str, object]:
         "name": found.name,
         "file": str(file.path) if file else None,
         "state": str(found.status.state) if found.status else None,
+        "forced": found.status.forced if found.status else None,
+        "progress": progress_data(found.status.progress) if found.status and found.status.progress else None,
+        "confirmation": confirmation_data(found.status) if found.status else None,
         "registered": found.registered,
         "replace": found.replace,
         "objects": None if found.objects is None else objects_data(found.objects),
@@ -80,11 +83,13 @@ def info_data(found: PatchInfo) -> dict[str, object]:
     }
 
 
-def _lines(found: PatchInfo) -> Iterator[str]:
+def info_lines(found: PatchInfo) -> Iterator[str]:
+    """What is known about a patch, for people."""
     file = found.file
     yield _line("name", found.name)
     if found.status:
-        yield _line("state", str(found.status.state))
+        forced = ", forced: its module cannot be unloaded any more" if found.status.forced else ""
+        yield _line("state", f"{state_words(found.status)}{forced}")
     yield _line("file", str(file.path) if file else _UNKNOWN)
     yield _line("kind", "registers with klpctl" if found.registered else "standalone: loading it enables it")
     yield _line("replace", {True: "yes, all patches before it", False: "no", None: _UNKNOWN}[found.replace])

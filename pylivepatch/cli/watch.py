@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from pylivepatch.cli._data import event_data, wall_time
-from pylivepatch.cli._session import Session, json_option, seconds
+from pylivepatch.cli._session import Session, json_option, seconds, state_words
 from pylivepatch.cli.completion import patch_names
 from pylivepatch.kernel.names import patch_name
 from pylivepatch.monitor import Action
+from pylivepatch.state import Target
 
 if TYPE_CHECKING:
     from pylivepatch.monitor import Event, EventSource
+    from pylivepatch.state import PatchStatus
 
 
 @click.command()
@@ -64,12 +67,17 @@ def watch(
                 session.result({"type": "lost", "count": number}, f"({number} events were lost)")
             is_wanted = event.action is not Action.PROGRESS or progress or event.action in actions
             if is_wanted and (not wanted or event.name in wanted) and (not actions or event.action in actions):
-                session.result(event_data(event), _line(event))
+                # An event does not tell whether the patch that is being enabled, or was, is to be confirmed.
+                asked = event.target is Target.PATCHED and event.action in (Action.STARTED, Action.COMPLETED)
+                status = core.kernel.status(event.name) if asked else None
+                session.result(event_data(event, status), event_line(event, status))
                 shown += 1
 
 
-def _line(event: Event) -> str:
+def event_line(event: Event, status: PatchStatus | None = None) -> str:
+    """An event in words; with a status, whether the patch will be reverted if nobody confirms it."""
     target = f" → {event.target}" if event.target else ""
     if event.action is Action.PROGRESS:
         target += f" {event.done} of {event.total}"
-    return f"{wall_time(event.time)}  {event.sequence:6}  {event.name}  {event.action}{target}  ({event.state})"
+    state = event.state if status is None else state_words(dataclasses.replace(status, state=event.state))
+    return f"{wall_time(event.time)}  {event.sequence:6}  {event.name}  {event.action}{target}  ({state})"

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jsonschema
@@ -16,10 +18,14 @@ import pytest
 from click.testing import CliRunner
 
 import pylivepatch
+from pylivepatch import Action, Core, Event, Target
 from pylivepatch.build.result import BuildResult, BuiltFunc
 from pylivepatch.build.trial import Trial, TrialStep
+from pylivepatch.cli._data import event_data
 from pylivepatch.cli._main import SECTIONS, group
 from pylivepatch.cli.build import build_data, trial_data
+from pylivepatch.cli.info import info_data, info_lines
+from pylivepatch.cli.watch import event_line
 from pylivepatch.lab import archive, lists
 from pylivepatch.module.verdict import SECTION, Verdict
 
@@ -160,6 +166,26 @@ def test_a_build_and_a_trial() -> None:
         conforms("build", json.dumps({"schema": 1, **build_data(built)}))
     trial = Trial("fix", "6.1.0-1", (TrialStep("load", 0.1), TrialStep("check", 1.0, "it failed", "out")), ("a line",))
     conforms("try", json.dumps({"schema": 1, **trial_data(trial)}))
+
+
+def test_a_confirmation_is_seen(enabling: Path) -> None:
+    """`info` and `watch` tell, in words and as JSON, when a patch will be reverted if nobody confirms it."""
+    words = r"enabled, reverted in (10 min 0|9 min 59) s unless confirmed"
+    with Core(root=enabling) as core:
+        info = core.info("plp_foreign")
+    assert info.status is not None
+    owner = "enabled, reverted when its owner ends unless confirmed"
+    for until, shown in ((time.monotonic() + 600, words), (math.inf, owner), (None, r"enabled\)?$")):
+        status = replace(info.status, confirm_until=until)
+        [state] = (line for line in info_lines(replace(info, status=status)) if line.startswith("state:"))
+        assert re.search(shown, state)
+        found = conforms("info", json.dumps({"schema": 1, **info_data(replace(info, status=status))}))
+        event = Event(7, 5.0, Action.COMPLETED, "plp_foreign", status.state, Target.PATCHED, True, False, False, "udev")
+        assert re.search(shown, event_line(event, status))
+        seen = conforms("watch", json.dumps({"schema": 1, **event_data(event, status)}))
+        for data in (found, seen):
+            assert (data["confirmation"] is None) == (until is None)
+    assert "confirmation" not in conforms("watch", json.dumps({"schema": 1, **event_data(event)}))
 
 
 @pytest.mark.parametrize(

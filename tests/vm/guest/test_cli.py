@@ -223,8 +223,9 @@ def test_a_confirmation_is_seen(core: Core, payload: Payload) -> None:
     core.load(payload("plp_cmdline"))
     done = cli("enable", "plp_cmdline", "--confirm-within", "600")
     assert "enabled, reverted in 10 min 0 s unless confirmed" in done.stdout or "in 9 min" in done.stdout
-    for command in ("list", "status"):
-        assert re.search(r"enabled, reverted in (9|10) min \d+ s unless confirmed", cli(command).stdout)
+    for command in (["list"], ["status"], ["info", "plp_cmdline"]):
+        assert re.search(r"enabled, reverted in (9|10) min \d+ s unless confirmed", cli(*command).stdout)
+    assert ok("info", "plp_cmdline")["confirmation"]
     [patch] = ok("list")["patches"]  # type: ignore[misc]
     assert 500 < patch["confirmation"]["left"] < 600
     datetime.datetime.fromisoformat(patch["confirmation"]["until"])

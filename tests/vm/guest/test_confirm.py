@@ -78,6 +78,8 @@ def kill(process: subprocess.Popen[str]) -> None:
 def test_a_confirmed_patch_stays(core: Core, payload: Payload) -> None:
     """A patch that is confirmed in time stays enabled after its window, and after its owner."""
     patch = core.load(payload("plp_cmdline"))
+    with pytest.raises(PatchStateError, match="it is registered; nothing has changed; enable it, with a time"):
+        patch.confirm()
     with Core("klpctl") as other, other.monitor() as monitor:
         other["plp_cmdline"].enable(confirm_within=60)
         assert patch.status().confirm_until is not None

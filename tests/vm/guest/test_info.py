@@ -186,8 +186,9 @@ def test_the_command(core: Core, payload: Payload) -> None:
     core.load(payload("plp_cve")).enable()
     file, name = (json.loads(cli("info", what, "--json").stdout) for what in (payload("plp_cve"), "plp_cve"))
     assert set(file) == set(name) == {
-        "name", "file", "state", "registered", "replace", "objects", "unreadable", "stack", "cves", "description",
-        "version", "license", "authors", "vermagic", "depends", "signed", "parameters", "diff", "proof", "schema",
+        "name", "file", "state", "forced", "progress", "confirmation", "registered", "replace", "objects", "unreadable",
+        "stack", "cves", "description", "version", "license", "authors", "vermagic", "depends", "signed",
+        "parameters", "diff", "proof", "schema",
     }  # fmt: skip
     assert (file["state"], name["state"]) == (None, "enabled")
     assert file["objects"] == name["objects"]

@@ -89,4 +89,5 @@ def test_an_ordinary_user(payload: Payload, store: Store) -> None:
             denied = cli(*words, user=True)
             assert denied.returncode == 3, denied.stderr
             assert "run it as root" in denied.stderr
+            assert ("cannot read the installed patches" in denied.stderr) is (words[-1] != "--system"), denied.stderr
     assert [patch.name for patch in store.patches()] == ["plp_cmdline"]
