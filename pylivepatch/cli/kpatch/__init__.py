@@ -259,7 +259,8 @@ def _show_functions() -> None:
         module, _, mark = text.partition("\0")
         rows.append((module, obj, f"{func_name}{mark}"))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    out("\nCurrently livepatched functions:")
+    out("")
+    out("Currently livepatched functions:")
     for row in rows:
         out(f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}")
 

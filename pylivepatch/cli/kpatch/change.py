@@ -174,11 +174,13 @@ def show_stalled(core: Core) -> None:
     """Print the tasks that the running transition waits for, each with its stack."""
     if in_transition(core) is None:
         return
-    out("\nStalled processes:")
+    out("")
+    out("Stalled processes:")
     try:
         blockers = core.blockers()
     except AccessError:  # kpatch shows nothing then, either
         return
     for blocker in blockers:
         if blocker.cpu is None:
-            out("\n".join([f"{blocker.tid} {blocker.comm}", "stack:", *(f"[<0>] {frame}" for frame in blocker.stack)]))
+            for line in (f"{blocker.tid} {blocker.comm}", "stack:", *(f"[<0>] {frame}" for frame in blocker.stack)):
+                out(line)
