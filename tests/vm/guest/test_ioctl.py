@@ -183,8 +183,8 @@ def test_a_wait_can_time_out_and_be_interrupted(
     hold.enable(wait=False)
     before = time.monotonic()
     with pytest.raises(DeviceError) as info:
-        request(device, WAIT, HOLD, timeout_ms=50)
-    assert time.monotonic() - before >= 0.05
+        request(device, WAIT, HOLD, timeout_ms=500)
+    assert time.monotonic() - before > 0.25  # in ticks, and an emulated CPU makes up for late ones all at once
     assert (info.value.errno, info.value.state) == (errno.ETIMEDOUT, K["KLPCTL_STATE_ENABLING"])
     with pytest.raises(DeviceError) as info:
         request(device, WAIT, HOLD)
